@@ -1,0 +1,1 @@
+"""The domain: every decision of the market, and nothing of sockets or SQL."""

@@ -1,0 +1,250 @@
+"""Admission: whether a command may enter, and the reason when it may not. Pure; changes nothing.
+
+Checks run in the order of precedence in which a client should learn of them: who may act, where, on
+what, with which numbers, and last with which money. Each raises one `Rejection` with a stable code.
+"""
+
+from auction import billing
+from auction.commands import AmendBid, CreateNode, CreateOffer, PlaceBid
+from auction.errors import NotFound, Rejection
+from auction.model import BID_FINAL, Account, Bid, Lease, Market, MarketStatus, Node, Offer
+from auction.state import State
+from auction.units import (
+    AMOUNT_MAX,
+    BASIS_POINTS,
+    GPU_COUNT_MAX,
+    LEVEL_COUNT_MAX,
+    PRICE_MAX,
+    Amount,
+    Price,
+    gross_reserve,
+)
+
+LIVE_BIDS_PER_MARKET_MAX = 10_000  # of one account
+NODE_GPUS_MAX = 1_024
+NOTICE_SECONDS_MAX = 1_800
+
+
+def open_account(state: State, account_id: str, role: str) -> Account:
+    """Return the account if it may act in this role."""
+    account = state.accounts.get(account_id)
+    if account is None:
+        raise NotFound("account")
+    if account.state != "open":
+        raise Rejection("account_frozen", "this account is frozen; its operator can reopen it")
+    if role not in account.roles:
+        raise Rejection(
+            f"not_an_{role}" if role == "owner" else f"not_a_{role}", f"this account is no {role}"
+        )
+    return account
+
+
+def market(state: State, market_id: str) -> Market:
+    found = state.markets.get(market_id)
+    if found is None:
+        raise Rejection("market_not_found", f"no market {market_id!r}", pointer="/market")
+    return found
+
+
+def accepting_market(state: State, market_id: str) -> Market:
+    found = market(state, market_id)
+    if found.status is MarketStatus.HALTED:
+        raise Rejection("market_halted", f"market {market_id} is halted: {found.status_reason}")
+    if found.status is MarketStatus.CANCEL_ONLY:
+        raise Rejection(
+            "market_cancel_only", f"market {market_id} accepts cancels only: {found.status_reason}"
+        )
+    return found
+
+
+def price_on_grid(venue: Market, price: Price, pointer: str, *, minimum: int) -> None:
+    """Refuse a price off the increment (naming the two nearest legal ones) or outside its bounds."""
+    if not minimum <= price <= venue.price_cap:
+        raise Rejection(
+            "price_out_of_range",
+            f"{price} microusd is outside {minimum}..{venue.price_cap} (the market's cap)",
+            pointer=pointer,
+            minimum=Price(minimum),
+            maximum=venue.price_cap,
+        )
+    below = price - price % venue.price_increment
+    if below != price:
+        raise Rejection(
+            "price_not_on_increment",
+            f"{price} microusd is not a multiple of the increment {venue.price_increment}",
+            pointer=pointer,
+            below=Price(below),
+            above=Price(below + venue.price_increment),
+        )
+
+
+def quantities(gpus: int, min_gpus: int) -> None:
+    if not 1 <= gpus <= GPU_COUNT_MAX:
+        raise Rejection("gpus_out_of_range", f"gpus {gpus} is outside 1..{GPU_COUNT_MAX}", pointer="/gpus")
+    if not 1 <= min_gpus <= gpus:
+        raise Rejection(
+            "min_gpus_out_of_range", f"min_gpus {min_gpus} is outside 1..gpus ({gpus})", pointer="/min_gpus"
+        )
+
+
+def place_bid(state: State, command: PlaceBid) -> tuple[Market, Amount]:
+    """Check a new bid; return its market and the hold it needs."""
+    open_account(state, command.account, "buyer")
+    venue = accepting_market(state, command.market)
+    price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
+    quantities(command.gpus, command.min_gpus)
+    if state.live_offer_counts.get((command.account, venue.id)):
+        raise Rejection("self_trade", "this account offers GPUs in the same market")
+    if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:
+        raise Rejection("bid_limit_reached", f"{LIVE_BIDS_PER_MARKET_MAX} live bids in one market at most")
+    hold = billing.required_hold(venue, command.limit, command.gpus)
+    funds(state, command.account, hold)
+    return venue, hold
+
+
+def funds(state: State, account: str, required: Amount) -> None:
+    available = state.available(account)
+    if available < required:
+        raise Rejection(
+            "insufficient_funds",
+            f"the hold needs {required} microusd, {available} are available",
+            required=required,
+            available=available,
+        )
+
+
+def own_bid(state: State, bid_id: str, account: str, expected_version: int | None) -> Bid:
+    bid = state.bids.get(bid_id)
+    if bid is None or bid.account != account:
+        raise NotFound("bid")
+    if bid.status in BID_FINAL:
+        raise Rejection("bid_final", f"bid is {bid.status.value}")
+    version(bid.version, expected_version)
+    return bid
+
+
+def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
+    bid = own_bid(state, command.bid, command.account, command.expected_version)
+    open_account(state, command.account, "buyer")
+    venue = state.markets[bid.market]
+    raises_risk = (command.limit or 0) > bid.limit or (command.gpus or 0) > bid.gpus
+    if raises_risk or command.paused is False:
+        accepting_market(state, bid.market)
+    if command.limit is not None:
+        price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
+    gpus = bid.gpus if command.gpus is None else command.gpus
+    minimum = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
+    quantities(gpus, minimum)
+    return bid, venue
+
+
+def own_lease(state: State, lease_id: str, account: str) -> Lease:
+    lease = state.leases.get(lease_id)
+    if lease is None or lease.account != account:
+        raise NotFound("lease")
+    return lease
+
+
+def own_node(state: State, node_id: str, account: str, expected_version: int | None = None) -> Node:
+    node = state.nodes.get(node_id)
+    if node is None or node.account != account:
+        raise NotFound("node")
+    version(node.version, expected_version)
+    return node
+
+
+def own_offer(state: State, offer_id: str, account: str, expected_version: int | None) -> Offer:
+    offer = state.offers.get(offer_id)
+    if offer is None or offer.account != account:
+        raise NotFound("offer")
+    if offer.status in ("withdrawing", "withdrawn"):
+        raise Rejection("offer_final", f"offer is {offer.status.value}")
+    version(offer.version, expected_version)
+    return offer
+
+
+def create_node(state: State, command: CreateNode) -> Market:
+    open_account(state, command.account, "owner")
+    venue = market(state, command.market)
+    if not 1 <= command.gpus <= NODE_GPUS_MAX:
+        raise Rejection(
+            "gpus_out_of_range", f"gpus {command.gpus} is outside 1..{NODE_GPUS_MAX}", pointer="/gpus"
+        )
+    if (command.account, command.name) in state.node_names:
+        raise Rejection("node_name_taken", f"a node named {command.name!r} exists", pointer="/name")
+    if command.simulated and not venue.is_demo:
+        raise Rejection("simulation_not_allowed", "simulated nodes exist on demo markets only")
+    return venue
+
+
+def create_offer(state: State, command: CreateOffer) -> tuple[Node, Market, Price, int]:
+    """Check a new offer; return its node, market, gross reserve and notice length."""
+    open_account(state, command.account, "owner")
+    node = own_node(state, command.node, command.account)
+    venue = accepting_market(state, node.market)
+    price_on_grid(venue, command.reserve, "/reserve_price_per_gpu_hour", minimum=0)
+    gross = gross_reserve(command.reserve, fee_bps=venue.fee_bps, increment=venue.price_increment)
+    if gross > venue.price_cap:
+        raise Rejection(
+            "price_out_of_range",
+            f"with the fee the reserve is {gross} microusd, above the market's cap {venue.price_cap}",
+            pointer="/reserve_price_per_gpu_hour",
+        )
+    offered = sum(offer.gpus for offer in state.market_offers[venue.id].values() if offer.node == node.id)
+    if not 1 <= command.gpus <= node.gpus - offered:
+        raise Rejection(
+            "node_gpus_exceeded",
+            f"gpus {command.gpus} is outside 1..{node.gpus - offered}: "
+            f"the node has {node.gpus}, {offered} are offered",
+            pointer="/gpus",
+        )
+    notice = venue.notice_seconds if command.notice_seconds is None else command.notice_seconds
+    if not venue.notice_seconds <= notice <= NOTICE_SECONDS_MAX:
+        raise Rejection(
+            "notice_seconds_out_of_range",
+            f"notice_seconds {notice} is outside {venue.notice_seconds}..{NOTICE_SECONDS_MAX}",
+            pointer="/notice_seconds",
+        )
+    begin, finish = command.available_from_us or state.now_us, command.available_until_us
+    if finish is not None and finish <= max(begin, state.now_us):
+        raise Rejection("window_invalid", "the offer would end before it begins", pointer="/available_until")
+    if state.live_bid_counts.get((command.account, venue.id)):
+        raise Rejection("self_trade", "this account bids in the same market")
+    return node, venue, gross, notice
+
+
+def amount(value: Amount) -> None:
+    if not 1 <= value <= AMOUNT_MAX:
+        raise Rejection("amount_out_of_range", f"amount {value} is outside 1..{AMOUNT_MAX} microusd")
+
+
+def new_market(state: State, venue: Market) -> None:
+    """Check a market's settings; they are the bounds of all arithmetic that follows."""
+    if venue.id in state.markets:
+        raise Rejection("market_exists", f"market {venue.id!r} exists", pointer="/id")
+    levels, rest = divmod(venue.price_cap, max(1, venue.price_increment))
+    if venue.price_increment < 1 or rest or not 1 <= levels <= LEVEL_COUNT_MAX or venue.price_cap > PRICE_MAX:
+        raise Rejection(
+            "price_out_of_range",
+            f"the cap must be 1..{LEVEL_COUNT_MAX} increments and at most {PRICE_MAX} microusd",
+            pointer="/price_cap",
+        )
+    if not (0 <= venue.handicap_bps <= 100_000 and 0 <= venue.fee_bps <= BASIS_POINTS // 2):
+        raise Rejection("market_invalid", "handicap_bps is 0..100000 and fee_bps 0..5000")
+    timing(venue.tick_seconds, venue.notice_seconds, venue.settlement_seconds)
+
+
+def timing(tick_seconds: int, notice_seconds: int, settlement_seconds: int) -> None:
+    if not (
+        1 <= tick_seconds <= 3_600
+        and 0 <= notice_seconds <= NOTICE_SECONDS_MAX
+        and 1 <= settlement_seconds <= 1_800
+    ):
+        raise Rejection(
+            "timing_invalid", "tick_seconds is 1..3600, notice_seconds 0..1800, settlement_seconds 1..1800"
+        )
+
+
+def version(actual: int, expected: int | None) -> None:
+    if expected is not None and expected != actual:
+        raise Rejection("version_mismatch", f"version is {actual}, not {expected}", current=actual)

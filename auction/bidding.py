@@ -1,0 +1,202 @@
+"""What a tenant does: place, amend, cancel, release, acknowledge. Check first, then change."""
+
+from msgspec import Struct
+
+from auction import admission, billing, leases
+from auction.commands import AckNotice, AmendBid, CancelBid, PlaceBid, ReleaseLease
+from auction.errors import NotFound, Rejection
+from auction.events import EventKind
+from auction.ids import arrival_hash
+from auction.model import (
+    LEASE_ON_NODE,
+    NOTICE_LIVE,
+    Bid,
+    BidStatus,
+    EndReason,
+    Lease,
+    LeaseState,
+    Notice,
+    NoticeState,
+)
+from auction.state import State
+from auction.units import Amount
+
+
+class PlacedBid(Struct, frozen=True):
+    """The bid, and whether it is an earlier one with the same client_bid_id and content."""
+
+    bid: Bid
+    is_repeat: bool
+
+
+def is_same_bid(bid: Bid, command: PlaceBid) -> bool:
+    """Say whether a bid with this client_bid_id was placed with the same words.
+
+    A bid that was amended since differs in its version; what it was placed with is not kept, so only
+    the market, which never changes, is compared then.
+    """
+    if bid.market != command.market:
+        return False
+    placed = (bid.gpus, bid.limit, bid.min_gpus, bid.labels)
+    return bid.version > 1 or placed == (command.gpus, command.limit, command.min_gpus, command.labels)
+
+
+def repeat_of(bid: Bid, command: PlaceBid) -> PlacedBid:
+    """Answer a second bid under one client_bid_id: the first one, or a conflict."""
+    if is_same_bid(bid, command):
+        return PlacedBid(bid, True)
+    raise Rejection(
+        "client_bid_id_conflict", f"client_bid_id {command.client_bid_id!r} names another bid", bid=bid.id
+    )
+
+
+def place(state: State, command: PlaceBid) -> PlacedBid:
+    market, hold = admission.place_bid(state, command)
+    bid = Bid(
+        id=command.bid,
+        account=command.account,
+        market=market.id,
+        gpus=command.gpus,
+        limit=command.limit,
+        min_gpus=command.min_gpus,
+        status=BidStatus.OPEN,
+        seq=state.next_bid_seq,
+        arrival_tick=market.tick + 1,
+        arrival_hash=arrival_hash(market.digest, command.bid),
+        created_at_us=state.now_us,
+        updated_at_us=state.now_us,
+        client_bid_id=command.client_bid_id,
+        labels=dict(command.labels),
+    )
+    state.next_bid_seq += 1
+    state.add_bid(bid)
+    held = billing.adjust_hold(state, bid, hold)
+    assert held, "admission has checked the funds"
+    leases.sync_bid(state, bid)
+    state.emit(EventKind.BID_ACCEPTED, bid, account=bid.account, market=bid.market)
+    return PlacedBid(bid, False)
+
+
+def amend(state: State, command: AmendBid) -> Bid:
+    bid, market = admission.amend_bid(state, command)
+    limit = bid.limit if command.limit is None else command.limit
+    gpus = bid.gpus if command.gpus is None else command.gpus
+    book = state.books[market.id]
+    hold = billing.safe_hold(state, bid, limit, gpus)
+    if limit > bid.limit or gpus > bid.gpus:
+        admission.funds(state, bid.account, Amount(hold - bid.held))
+    else:
+        hold = Amount(min(hold, bid.held))
+    billing.adjust_hold(state, bid, hold)
+
+    if limit < bid.limit and bid.filled_gpus:
+        bid.is_newcomer = True
+        book.ranked_once.add(bid.id)
+    bid.limit = limit
+    bid.gpus = gpus
+    bid.min_gpus = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
+    bid.is_paused = bid.is_paused if command.paused is None else command.paused
+    _shrink(state, bid)
+    bid.version += 1
+    bid.updated_at_us = state.now_us
+    leases.refresh_bid(state, bid)
+    leases.sync_bid(state, bid)
+    book.is_dirty = True
+    state.emit(EventKind.BID_AMENDED, bid, account=bid.account, market=bid.market)
+    return bid
+
+
+def _leases_of(state: State, bid: Bid) -> list[Lease]:
+    return sorted(state.bid_leases[bid.id].values(), key=lambda lease: (lease.awarded_at_us, lease.id))
+
+
+def _shrink(state: State, bid: Bid) -> None:
+    """The tenant wants fewer GPUs than it has: the newest leases give way at once, as released."""
+    for lease in reversed(_leases_of(state, bid)):
+        if lease.state is LeaseState.PENDING:
+            continue  # planned again at the next tick
+        excess = bid.filled_gpus - bid.gpus
+        if excess <= 0:
+            break
+        given = leases.split(state, lease, excess) if lease.gpu_count > excess else lease
+        leases.end(state, given, EndReason.RELEASED, state.now_us)
+    for lease in _leases_of(state, bid):
+        if lease.state is LeaseState.PENDING and lease.gpu_count > bid.gpus:
+            leases.end(state, lease, EndReason.RELEASED, state.now_us)
+
+
+def cancel(state: State, command: CancelBid) -> Bid:
+    bid = admission.own_bid(state, command.bid, command.account, command.expected_version)
+    market = state.markets[bid.market]
+    bid.version += 1
+    bid.updated_at_us = state.now_us
+    waiting = [lease for lease in _leases_of(state, bid) if lease.state is LeaseState.PENDING]
+    if command.release or bid.filled_gpus == 0:
+        finish(state, bid)
+    else:
+        for lease in waiting:
+            leases.end(state, lease, EndReason.RELEASED, state.now_us)
+        bid.gpus = bid.filled_gpus
+        bid.min_gpus = min(bid.min_gpus, bid.gpus)
+        safe = billing.safe_hold(state, bid, bid.limit, bid.gpus)
+        billing.adjust_hold(state, bid, Amount(min(bid.held, safe)))
+        leases.refresh_bid(state, bid)
+        leases.sync_bid(state, bid)
+    leases.start_pending(state, market.id)
+    state.books[market.id].is_dirty = True
+    return bid
+
+
+def finish(state: State, bid: Bid) -> None:
+    """End a bid by its owner's wish: its leases are released, its hold goes back to the microdollar."""
+    bid.status = BidStatus.CANCELLED
+    state.touch(bid)
+    leases.sync_bid(state, bid)
+    remaining = _leases_of(state, bid)
+    for lease in remaining:
+        leases.end(state, lease, EndReason.RELEASED, state.now_us)
+    if not remaining:
+        billing.adjust_hold(state, bid, Amount(0))
+        state.drop_bid(bid)
+    state.emit(EventKind.BID_CANCELLED, bid, account=bid.account, market=bid.market)
+
+
+def release(state: State, command: ReleaseLease) -> Lease:
+    """Give a lease back: it ends now, and its bid asks for that much less."""
+    lease = admission.own_lease(state, command.lease, command.account)
+    bid = state.bids[lease.bid]
+    market_id = lease.market
+    if bid.status is not BidStatus.EXHAUSTED:
+        left = bid.gpus - lease.gpu_count
+        if left < max(1, bid.min_gpus):
+            bid.version += 1
+            bid.updated_at_us = state.now_us
+            finish(state, bid)
+        else:
+            bid.gpus = left
+            bid.version += 1
+            leases.end(state, lease, EndReason.RELEASED, state.now_us)
+            _shrink(state, bid)
+            safe = billing.safe_hold(state, bid, bid.limit, bid.gpus)
+            billing.adjust_hold(state, bid, Amount(min(bid.held, safe)))
+            leases.refresh_bid(state, bid)
+            leases.sync_bid(state, bid)
+    else:
+        leases.end(state, lease, EndReason.RELEASED, state.now_us)
+    leases.start_pending(state, market_id)
+    return lease
+
+
+def acknowledge(state: State, command: AckNotice) -> Notice:
+    notice = state.notices.get(command.notice)
+    if notice is None or notice.account != command.account:
+        raise NotFound("notice")
+    assert notice.state in NOTICE_LIVE
+    if notice.state is NoticeState.ISSUED:
+        leases.acknowledge(state, notice)
+    if command.ready:
+        lease = state.leases[notice.lease]
+        assert lease.state in LEASE_ON_NODE
+        leases.end(state, lease, notice.reason, state.now_us)
+        leases.start_pending(state, notice.market)
+    return notice

@@ -1,0 +1,202 @@
+"""Metering and settlement: seconds measured, amounts owed, charges posted, holds kept full.
+
+A lease is metered lazily: when it is settled, noticed, or ends, its seconds since the last time are
+priced from the market's recent prices, one usage row per price. Charges are posted per lease at least
+every settlement interval and at its end (RULES.md R9). The hold of a bid covers its whole limit for
+the settlement interval, the notice and a margin, so a lease whose hold cannot be topped up is noticed
+while the rest of the hold still pays for the notice.
+"""
+
+from heapq import heappop, heappush
+
+from auction.ledger import plan_hold, plan_release, plan_settlement
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, Bid, Lease, Market, Usage
+from auction.state import State
+from auction.units import (
+    MICROSECONDS_PER_SECOND,
+    SECONDS_PER_HOUR,
+    Amount,
+    Price,
+    charge,
+    exposure,
+)
+
+HOLD_MARGIN_S = 10
+
+
+def hold_window_s(market: Market) -> int:
+    """Return for how many seconds at its limit a bid is funded."""
+    return market.settlement_seconds + market.notice_seconds + 2 * market.tick_seconds + HOLD_MARGIN_S
+
+
+def required_hold(market: Market, limit: Price, gpus: int) -> Amount:
+    return exposure(limit, gpus, hold_window_s(market))
+
+
+def adjust_hold(state: State, bid: Bid, target: Amount) -> bool:
+    """Bring the bid's hold to `target`; return False (and hold what it has) when funds do not suffice."""
+    number = state.accounts[bid.account].number
+    if target > bid.held:
+        missing = Amount(target - bid.held)
+        if state.available(bid.account) < missing:
+            return False
+        state.transfer(plan_hold(number, missing, bid.id))
+    elif target < bid.held:
+        state.transfer(plan_release(number, Amount(bid.held - target), bid.id))
+    bid.held = target
+    state.touch(bid)
+    return True
+
+
+def safe_hold(state: State, bid: Bid, limit: Price, gpus: int) -> Amount:
+    """Return the hold that covers a bid changed to this limit and quantity; the next settlement trims it.
+
+    That is its new exposure, what its leases have run up already, and what they may yet cost above a
+    lower limit: until the next tick they run at this tick's price, and a notice keeps the price it was
+    given at.
+    """
+    market = state.markets[bid.market]
+    required = required_hold(market, limit, gpus)
+    on_node = [lease for lease in state.bid_leases[bid.id].values() if lease.state in LEASE_ON_NODE]
+    if not on_node:
+        return required
+    prices = [price for _, price in state.books[bid.market].prices]
+    peak = max([*prices, *(x.notice_price for x in on_node if x.notice_price is not None)])
+    owed = 0
+    for lease in on_node:
+        owed += lease.metered - lease.settled
+        if lease.metered_to_s is not None:
+            seconds = second_of(state.now_us) - lease.metered_to_s
+            owed += exposure(peak, lease.gpu_count, seconds)
+    above = Price(max(0, peak - limit))
+    lead_s = market.notice_seconds + 2 * market.tick_seconds
+    return Amount(required + owed + exposure(above, bid.filled_gpus, lead_s))
+
+
+def refill_hold(state: State, bid: Bid) -> bool:
+    """Top the hold up after a charge; return False when the account cannot cover the bid any more."""
+    if adjust_hold(state, bid, safe_hold(state, bid, bid.limit, bid.gpus)):
+        return True
+    required = required_hold(state.markets[bid.market], bid.limit, bid.gpus)
+    return bid.held >= required or adjust_hold(state, bid, required)
+
+
+def meter(state: State, lease: Lease, to_s: int) -> None:
+    """Write usage rows up to `to_s`.
+
+    Under notice the price is min(old price, limit) (R8). Seconds that neither the hold nor the
+    account can pay (they pass only while the market itself is down) are metered at price zero: the
+    chain of usage stays complete and nobody goes below zero.
+    """
+    assert lease.state in LEASE_BILLED and lease.metered_to_s is not None
+    bid = state.bids[lease.bid]
+    if lease.notice_price is not None:
+        segments = [(lease.metered_to_s, to_s, lease.notice_price)]
+    else:
+        segments = list(state.books[lease.market].segments(lease.metered_to_s, to_s))
+    for from_s, end_s, price in segments:
+        unsettled = lease.metered - lease.settled
+        budget = bid.held + state.available(bid.account) - unsettled - _unsettled_of_others(state, lease)
+        payable_s = _affordable_seconds(lease.carry, price, lease.gpu_count, budget)
+        middle = min(end_s, from_s + payable_s)
+        _record(state, lease, from_s, middle, price)
+        _record(state, lease, middle, end_s, Price(0))
+    assert lease.metered_to_s >= to_s, "every billed second has a price"
+
+
+def _unsettled_of_others(state: State, lease: Lease) -> Amount:
+    siblings = state.bid_leases[lease.bid].values()
+    return Amount(sum(other.metered - other.settled for other in siblings if other is not lease))
+
+
+def _affordable_seconds(carry: int, price: Price, gpu_count: int, budget: int) -> int:
+    """Return the most seconds whose charge stays within `budget`."""
+    if price == 0:
+        return 1 << 40
+    return max(0, ((budget + 1) * SECONDS_PER_HOUR - 1 - carry) // (price * gpu_count))
+
+
+def _record(state: State, lease: Lease, from_s: int, to_s: int, price: Price) -> None:
+    if from_s >= to_s:
+        return
+    assert lease.metered_to_s == from_s, "a usage row starts where the last one ended"
+    amount, carry = charge(lease.carry, price, lease.gpu_count, to_s - from_s)
+    is_first = lease.gpu_seconds == 0
+    state.record_usage(
+        Usage(lease.id, from_s, to_s, lease.gpu_count, price, lease.carry, carry, amount, is_first)
+    )
+    lease.carry = carry
+    lease.metered = Amount(lease.metered + amount)
+    lease.metered_to_s = to_s
+    lease.gpu_seconds += lease.gpu_count * (to_s - from_s)
+    state.touch(lease)
+
+
+def settle(state: State, lease: Lease, to_s: int) -> None:
+    """Meter up to `to_s` and post what is owed: from the hold to the owner and the operator."""
+    if lease.metered_to_s is not None and to_s > lease.metered_to_s:
+        meter(state, lease, to_s)
+    amount = Amount(lease.metered - lease.settled)
+    lease.settled_to_s = to_s
+    state.touch(lease)
+    if amount == 0:
+        return
+    bid = state.bids[lease.bid]
+    if amount > bid.held:
+        # Only after an outage longer than the hold window; `meter` has checked that it suffices.
+        assert adjust_hold(state, bid, amount)
+    market = state.markets[lease.market]
+    for transfer in plan_settlement(
+        state.accounts[lease.account].number,
+        state.accounts[lease.owner].number,
+        amount,
+        fee_bps=market.fee_bps,
+        lease=lease.id,
+        interval_end_s=to_s,
+    ):
+        state.transfer(transfer)
+    bid.held = Amount(bid.held - amount)
+    bid.spent = Amount(bid.spent + amount)
+    lease.settled = lease.metered
+    state.touch(bid)
+
+
+def settle_due(state: State, market: Market, to_s: int) -> list[Bid]:
+    """Settle every lease of the market whose interval is over and refill the holds.
+
+    Returns the bids that could not be refilled: their funds are exhausted. A bid that could not be
+    refilled when one of its leases ended has had until now.
+    """
+    book = state.books[market.id]
+    due: set[str] = set()
+    while book.settlements and book.settlements[0][0] <= to_s:
+        _, lease_id = heappop(book.settlements)
+        lease = state.leases.get(lease_id)
+        if lease is None or lease.state not in LEASE_BILLED or lease.settled_to_s is None:
+            continue  # it has ended, and was settled then
+        if lease.settled_to_s + market.settlement_seconds <= to_s:
+            due.add(lease_id)
+        else:
+            heappush(book.settlements, (lease.settled_to_s + market.settlement_seconds, lease_id))
+    touched: dict[str, Bid] = {}
+    for lease_id in sorted(due):
+        lease = state.leases[lease_id]
+        settle(state, lease, to_s)
+        heappush(book.settlements, (to_s + market.settlement_seconds, lease_id))
+        touched[lease.bid] = state.bids[lease.bid]
+    for bid_id in sorted(book.underfunded):
+        if bid_id in state.bids:
+            touched[bid_id] = state.bids[bid_id]
+    book.underfunded.clear()
+    exhausted = []
+    for bid in touched.values():
+        if bid.status in BID_FINAL:
+            continue  # under its last notice: what is held pays for it
+        if not refill_hold(state, bid):
+            exhausted.append(bid)
+    return exhausted
+
+
+def second_of(at_us: int) -> int:
+    """Return the billed second that an instant belongs to."""
+    return at_us // MICROSECONDS_PER_SECOND

@@ -1,0 +1,348 @@
+"""One tick of one market: settle, clear, place, and turn the difference into lease transitions.
+
+Each tick clears the whole truth again. Running and noticed leases rank as incumbents, pending and
+starting ones as newcomers, so an unchanged book repeats its decision; a tenant under notice who wins
+again keeps its GPUs, and the newcomer, who has paid nothing, is told. What comes out is chained: the
+digest of a tick commits to its inputs, its outputs and the tick before (RULES.md R11).
+"""
+
+import hashlib
+
+import msgspec
+
+from auction import billing, leases
+from auction.events import EventKind
+from auction.model import (
+    BID_FINAL,
+    Bid,
+    BidStatus,
+    EndReason,
+    Lease,
+    LeaseState,
+    Market,
+    MarketStatus,
+    Notice,
+    Offer,
+    OfferStatus,
+    Tick,
+)
+from auction.state import State
+from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
+from matching.packing import place
+from matching.types import Clearing, Reason
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+# Reasons that the auction itself gave, and can take back at a later tick.
+REVOCABLE = frozenset({EndReason.OUTBID, EndReason.MOVED})
+_KEEP_ORDER = {LeaseState.RUNNING: 0, LeaseState.STARTING: 1, LeaseState.NOTICED: 2}
+
+
+def genesis_digest(market_id: str) -> str:
+    return hashlib.sha256(f"fallow:{market_id}".encode()).hexdigest()
+
+
+def run_tick(state: State, market: Market) -> Tick | None:
+    """Run the market's beat at `state.now_us`: charges always, an auction unless it is halted (R12)."""
+    _schedule(market, state.now_us)
+    state.touch(market)
+    for bid in billing.settle_due(state, market, billing.second_of(state.now_us)):
+        exhaust(state, bid)
+    return None if market.status is MarketStatus.HALTED else _clear(state, market)
+
+
+def _clear(state: State, market: Market) -> Tick:
+    marks = _Marks(state)
+    book = state.books[market.id]
+    now_s = billing.second_of(state.now_us)
+    market.tick += 1
+    _refresh_windows(state, market)
+
+    # The price of the seconds up to now: what a noticed tenant goes on paying.
+    old_price = book.prices[-1][1] if book.prices else None
+    ranked_once, book.ranked_once = book.ranked_once, set()
+    clearing, changes = book.clear()
+    price = book.price_of(clearing.price)
+    if price is not None:
+        book.set_price(now_s, price)
+        market.price = price
+    book.forget_prices_before(now_s - market.settlement_seconds)
+    for change in changes:
+        _apply_outcome(state, *change, price=price)
+    started, preempted = 0, 0
+    if changes or book.is_dirty:
+        book.is_dirty = False
+        started, preempted = _apply_transitions(state, market, price, old_price)
+    for bid_id in sorted(ranked_once):
+        bid = state.bids.get(bid_id)
+        if bid is not None:
+            bid.is_newcomer, bid.reclaimed_gpus = False, 0  # one tick only (R3)
+            state.touch(bid)
+            leases.sync_bid(state, bid)
+    return _record(state, market, clearing, marks, started=started, preempted=preempted)
+
+
+def exhaust(state: State, bid: Bid) -> None:
+    """A hold that cannot be refilled: the bid leaves the book, its leases get their notice (R8)."""
+    market = state.markets[bid.market]
+    bid.status = BidStatus.EXHAUSTED
+    bid.version += 1
+    bid.updated_at_us = state.now_us
+    state.touch(bid)
+    state.emit(EventKind.BID_EXHAUSTED, bid, account=bid.account, market=bid.market)
+    leases.sync_bid(state, bid)
+    remaining = sorted(state.bid_leases[bid.id].values(), key=lambda lease: lease.id)
+    for lease in remaining:
+        if lease.state is LeaseState.RUNNING:
+            leases.issue_notice(
+                state,
+                lease,
+                EndReason.FUNDS_EXHAUSTED,
+                notice_seconds=market.notice_seconds,
+                old_price=state.books[market.id].prices[-1][1],
+                price=market.price,
+                keep_price=None,
+            )
+        elif lease.state is not LeaseState.NOTICED:
+            leases.end(state, lease, EndReason.FUNDS_EXHAUSTED, state.now_us)
+    if not remaining:
+        billing.adjust_hold(state, bid, Amount(0))
+        state.drop_bid(bid)
+
+
+def _schedule(market: Market, now_us: int) -> None:
+    """The next beat after now: a late tick runs once, missed beats are not made up (F15, F16)."""
+    period_us = market.tick_seconds * MICROSECONDS_PER_SECOND
+    missed = max(0, now_us - market.next_tick_at_us) // period_us
+    market.next_tick_at_us += (missed + 1) * period_us
+
+
+def _refresh_windows(state: State, market: Market) -> None:
+    """R2: an offer takes part from its start until now + tick + notice reaches its end."""
+    book = state.books[market.id]
+    for offer in sorted(book.windowed.values(), key=lambda offer: offer.seq):
+        lead_us = (market.tick_seconds + offer.notice_seconds) * MICROSECONDS_PER_SECOND
+        if offer.available_until_us is not None and state.now_us + lead_us > offer.available_until_us:
+            withdraw_offer(state, offer, offer.notice_seconds)
+        elif offer.available_from_us <= state.now_us and not book.has_offer(offer.id):
+            book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=offer.gpus)
+
+
+def withdraw_offer(state: State, offer: Offer, notice_seconds: int) -> list[Notice]:
+    """The owner takes an offer back: it leaves the book, its leases get the notice it promised."""
+    book = state.books[offer.market]
+    book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=0)
+    book.windowed.pop(offer.id, None)
+    offer.status = OfferStatus.WITHDRAWING
+    offer.version += 1
+    offer.updated_at_us = state.now_us
+    state.touch(offer)
+    on_offer = sorted(state.offer_leases[offer.id].values(), key=lambda lease: lease.id)
+    if not on_offer:
+        offer.status = OfferStatus.WITHDRAWN
+        state.drop_offer(offer)
+        state.emit(EventKind.OFFER_WITHDRAWN, offer, account=offer.account, market=offer.market)
+        return []
+    notices = []
+    for lease in on_offer:
+        if lease.state is LeaseState.RUNNING:
+            notices.append(
+                leases.issue_notice(
+                    state,
+                    lease,
+                    EndReason.OFFER_WITHDRAWN,
+                    notice_seconds=notice_seconds,
+                    old_price=book.prices[-1][1],
+                    price=state.markets[offer.market].price,
+                    keep_price=None,
+                )
+            )
+        elif lease.state is not LeaseState.NOTICED:
+            leases.end(state, lease, EndReason.OFFER_WITHDRAWN, state.now_us)
+    return notices
+
+
+def _apply_outcome(
+    state: State, bid_id: str, fill: int, reason: int, needed: int, usable: int, *, price: Price | None
+) -> None:
+    """Write what the clearing said of one bid, and tell its owner if it is news."""
+    bid = state.bids[bid_id]
+    book = state.books[bid.market]
+    code = None if reason == Reason.FILLED else Reason(reason).name.lower()
+    if fill == bid.awarded_gpus and code == bid.reason_code and needed == (bid.reason_needed or 0):
+        return
+    bid.awarded_gpus = fill
+    bid.reason_code = code
+    bid.reason_price = (
+        None if code is None else book.entry_price if reason == Reason.PROTECTED or price is None else price
+    )
+    bid.reason_needed, bid.reason_usable = (needed, usable) if needed else (None, None)
+    state.touch(bid)
+    kind = EventKind.BID_FILLED if code is None else EventKind.BID_PARTIAL if fill else EventKind.BID_OUTBID
+    state.emit(kind, bid, account=bid.account, market=bid.market)
+
+
+def _apply_transitions(
+    state: State, market: Market, price: Price | None, old_price: Price | None
+) -> tuple[int, int]:
+    """Place the fills and bring every lease of the market in line. Returns GPUs (started, preempted)."""
+    bids = {bid.seq: bid for bid in state.market_bids[market.id].values() if bid.status not in BID_FINAL}
+    book = state.books[market.id]
+    offers = {
+        offer.seq: offer for offer in state.market_offers[market.id].values() if book.has_offer(offer.id)
+    }
+    held: dict[tuple[int, int], int] = {}
+    waiting: dict[tuple[int, int], int] = {}
+    current: dict[tuple[int, int], list[Lease]] = {}
+    for seq, bid in bids.items():
+        for lease in state.bid_leases[bid.id].values():
+            offer = state.offers[lease.offer]
+            if lease.state is LeaseState.NOTICED and _reason_of(state, lease) not in REVOCABLE:
+                continue  # it goes, whatever this tick decides
+            key = (seq, offer.seq)
+            side = waiting if lease.state is LeaseState.PENDING else held
+            side[key] = side.get(key, 0) + lease.gpu_count
+            current.setdefault(key, []).append(lease)
+    placed = place(
+        [(seq, bids[seq].awarded_gpus) for seq in sorted(bids) if bids[seq].awarded_gpus > 0],
+        [(offer.gross_reserve, seq, offer.gpus) for seq, offer in offers.items()],
+        held,
+        waiting,
+    )
+    preempted = 0
+    for key in sorted(current):
+        loss = _Loss(state, market, price, old_price, bids[key[0]])
+        preempted += _settle_place(state, current[key], placed.get(key, 0), loss)
+    for key in sorted(placed):
+        live = sum(
+            lease.gpu_count
+            for lease in state.bid_leases[bids[key[0]].id].values()
+            if lease.offer == offers[key[1]].id and lease.state is not LeaseState.NOTICED
+        )
+        if placed[key] > live:
+            leases.award(state, bids[key[0]], offers[key[1]], placed[key] - live)
+    return leases.start_pending(state, market.id), preempted
+
+
+class _Loss:
+    """How a lease of this bid is lost at this tick."""
+
+    def __init__(
+        self, state: State, market: Market, price: Price | None, old_price: Price | None, bid: Bid
+    ) -> None:
+        self.state = state
+        self.market = market
+        self.price = price
+        self.old_price = old_price
+        # Still awarded as much as it has: the auction only wants it somewhere else.
+        self.reason = EndReason.MOVED if bid.awarded_gpus >= bid.filled_gpus else EndReason.OUTBID
+
+    def __call__(self, lease: Lease) -> int:
+        """Take the lease's GPUs: by notice if it runs. Returns the GPUs newly under notice."""
+        if lease.state is LeaseState.NOTICED:
+            return 0
+        if lease.state is not LeaseState.RUNNING:
+            leases.end(self.state, lease, self.reason, self.state.now_us)
+            return 0
+        assert self.old_price is not None, "a running lease has a price"
+        leases.issue_notice(
+            self.state,
+            lease,
+            self.reason,
+            notice_seconds=self.market.notice_seconds,
+            old_price=self.old_price,
+            price=self.price,
+            keep_price=self.state.books[self.market.id].entry_price,
+        )
+        return lease.gpu_count
+
+
+def _settle_place(state: State, present: list[Lease], target: int, lose: _Loss) -> int:
+    """Keep `target` GPUs of the leases that one bid has on one offer, lose the rest."""
+    preempted = 0
+    on_node = [lease for lease in present if lease.state is not LeaseState.PENDING]
+    on_node.sort(key=lambda lease: (_KEEP_ORDER[lease.state], lease.awarded_at_us, lease.id))
+    for lease in on_node:
+        if lease.gpu_count > target > 0:
+            if lease.state is LeaseState.NOTICED:
+                leases.withdraw_notice(state, lease)  # what still goes gets a full notice of its own
+            part = leases.split(state, lease, lease.gpu_count - target)
+            preempted += lose(part)
+            target = 0
+        elif lease.gpu_count <= target:
+            if lease.state is LeaseState.NOTICED:
+                leases.withdraw_notice(state, lease)
+            target -= lease.gpu_count
+        else:
+            preempted += lose(lease)
+    for lease in sorted(
+        (lease for lease in present if lease.state is LeaseState.PENDING), key=lambda lease: lease.id
+    ):
+        if target == 0:
+            leases.end(state, lease, lose.reason, state.now_us)
+        else:
+            if lease.gpu_count > target:
+                leases.shrink_pending(state, lease, target)
+            target -= lease.gpu_count
+    return preempted
+
+
+def _reason_of(state: State, lease: Lease) -> EndReason:
+    assert lease.notice is not None
+    return state.notices[lease.notice].reason
+
+
+class _Marks:
+    """Where the tick's outputs begin in the changes of the transaction."""
+
+    def __init__(self, state: State) -> None:
+        self.events = len(state.changes.events)
+        self.transfers = len(state.changes.transfers)
+        self.usage = len(state.changes.usage)
+
+
+def _record(
+    state: State, market: Market, clearing: Clearing, marks: _Marks, *, started: int, preempted: int
+) -> Tick:
+    """Publish the tick and extend its chain: digest = H(market, tick, previous, inputs, outputs)."""
+    book = state.books[market.id]
+    changes = state.changes
+    numbers = clearing._replace(changes=[])
+    outputs = [
+        list(numbers),
+        changes.events[marks.events :],
+        changes.transfers[marks.transfers :],
+        changes.usage[marks.usage :],
+    ]
+    output_hash = hashlib.sha256(_encode(outputs)).hexdigest()
+    chained = f"{market.id}:{market.tick}:{market.digest}:{market.input_hash}:{output_hash}"
+    digest = hashlib.sha256(chained.encode()).hexdigest()
+    tick = Tick(
+        market=market.id,
+        tick=market.tick,
+        cleared_at_us=state.now_us,
+        price=book.price_of(clearing.price),
+        low=book.price_of(clearing.low),
+        high=book.price_of(clearing.high),
+        entry_price=book.entry_price,
+        cleared_gpus=clearing.sold,
+        offered_gpus=clearing.offered,
+        demanded_gpus=clearing.demanded,
+        bids=clearing.bid_count,
+        offers=clearing.offer_count,
+        started_gpus=started,
+        preempted_gpus=preempted,
+        not_fitted=clearing.not_fitted,
+        input_hash=market.input_hash,
+        output_hash=output_hash,
+        previous_digest=market.digest,
+        digest=digest,
+        journal_seq=state.seq,
+        idle_reserve_gpus=clearing.offered - clearing.sold - clearing.idle_below_price,
+        idle_unfit_gpus=clearing.idle_below_price,
+    )
+    market.digest = digest
+    market.input_hash = ""
+    state.touch(market)
+    state.record_tick(tick)
+    return tick

@@ -1,0 +1,232 @@
+"""Commands: what may be asked of the engine. Accepted ones are journalled as they stand here.
+
+Every id and every secret's hash is inside the command, so a replay of the journal needs nothing
+else. `account` is the one that asks; None means the market itself (its clock, its operator's tools).
+Shapes are checked here and by the wire structs; whether a command is admitted is `admission`'s.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from auction.model import ApiKey, Market
+from auction.units import Amount, Price
+
+
+class PlaceBid(Struct, frozen=True, tag=True):
+    bid: str
+    account: str
+    market: str
+    gpus: int
+    limit: Price
+    min_gpus: int = 1
+    client_bid_id: str | None = None
+    labels: dict[str, str] = {}
+
+
+class AmendBid(Struct, frozen=True, tag=True):
+    """Change a bid that keeps running; None leaves a field as it is."""
+
+    bid: str
+    account: str
+    limit: Price | None = None
+    gpus: int | None = None
+    min_gpus: int | None = None
+    paused: bool | None = None
+    expected_version: int | None = None
+
+
+class CancelBid(Struct, frozen=True, tag=True):
+    """Take a bid out of the book; with `release` its leases end now, otherwise they run on."""
+
+    bid: str
+    account: str
+    release: bool = True
+    expected_version: int | None = None
+
+
+class ReleaseLease(Struct, frozen=True, tag=True):
+    lease: str
+    account: str
+
+
+class AckNotice(Struct, frozen=True, tag=True):
+    """The tenant has seen the notice; `ready` ends the lease and its bill now."""
+
+    notice: str
+    account: str
+    ready: bool
+
+
+class CreateNode(Struct, frozen=True, tag=True):
+    node: str
+    account: str
+    market: str
+    name: str
+    gpus: int
+    simulated: bool
+
+
+class EnrolNode(Struct, frozen=True, tag=True):
+    """A node's agent reports for duty."""
+
+    node: str
+    account: str
+
+
+class CordonNode(Struct, frozen=True, tag=True):
+    """Stop (or allow again) new leases on a node; what runs goes on."""
+
+    node: str
+    account: str
+    cordoned: bool
+    expected_version: int
+
+
+class RecallNode(Struct, frozen=True, tag=True):
+    """The owner takes a node back: its offers are withdrawn, its leases get their notice."""
+
+    node: str
+    account: str
+    notice_seconds: int | None = None
+    expected_version: int | None = None
+
+
+class CreateOffer(Struct, frozen=True, tag=True):
+    offer: str
+    account: str
+    node: str
+    gpus: int
+    reserve: Price
+    available_from_us: int | None = None
+    available_until_us: int | None = None
+    notice_seconds: int | None = None
+
+
+class AmendOffer(Struct, frozen=True, tag=True):
+    offer: str
+    account: str
+    expected_version: int
+    reserve: Price | None = None
+    available_until_us: int | None = None
+
+
+class WithdrawOffer(Struct, frozen=True, tag=True):
+    offer: str
+    account: str
+    expected_version: int | None = None
+
+
+class ReportLease(Struct, frozen=True, tag=True):
+    """A node's agent tells what became of a lease: started, drained, stopped or failed."""
+
+    lease: str
+    account: str  # the node's owner
+    state: str
+    connect: dict[str, str] = {}
+
+
+class CreateAccount(Struct, frozen=True, tag=True):
+    account: str
+    name: str
+    roles: list[str]
+    key: ApiKey | None = None
+
+
+class SetAccountState(Struct, frozen=True, tag=True):
+    account: str
+    state: str  # open | frozen
+
+
+class CreateKey(Struct, frozen=True, tag=True):
+    key: ApiKey
+
+
+class RevokeKey(Struct, frozen=True, tag=True):
+    """Revoke a key, given as its row is stored."""
+
+    key: ApiKey
+
+
+class Deposit(Struct, frozen=True, tag=True):
+    deposit: str
+    account: str
+    amount: Amount
+    reference: str = ""
+
+
+class CreateMarket(Struct, frozen=True, tag=True):
+    market: Market
+
+
+class SetMarketStatus(Struct, frozen=True, tag=True):
+    market: str
+    status: str
+    reason: str | None = None
+
+
+class SetMarketTiming(Struct, frozen=True, tag=True):
+    """Change the beat of a market; takes effect from its next tick."""
+
+    market: str
+    tick_seconds: int
+    notice_seconds: int
+    settlement_seconds: int
+
+
+class ClearMarket(Struct, frozen=True, tag=True):
+    """One tick of one market, at the entry's time."""
+
+    market: str
+    tick: int
+
+
+class Sweep(Struct, frozen=True, tag=True):
+    """Carry out what fell due between ticks: reclaims, hand-overs."""
+
+
+Command = (
+    PlaceBid
+    | AmendBid
+    | CancelBid
+    | ReleaseLease
+    | AckNotice
+    | CreateNode
+    | EnrolNode
+    | CordonNode
+    | RecallNode
+    | CreateOffer
+    | AmendOffer
+    | WithdrawOffer
+    | ReportLease
+    | CreateAccount
+    | SetAccountState
+    | CreateKey
+    | RevokeKey
+    | Deposit
+    | CreateMarket
+    | SetMarketStatus
+    | SetMarketTiming
+    | ClearMarket
+    | Sweep
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+
+
+class JournalEntry(Struct, frozen=True):
+    """One accepted command with its place and time in the one total order."""
+
+    seq: int
+    at_us: int
+    command: Command
+
+
+def encode_command(command: Command) -> bytes:
+    """Return the bytes that the journal keeps."""
+    return _encoder.encode(command)
+
+
+def decode_command(payload: bytes) -> Command:
+    """Read a journalled command; raises msgspec.DecodeError on a flipped byte."""
+    return _decoder.decode(payload)

@@ -1,0 +1,323 @@
+"""The market as one deterministic function: (state, command, time) to (state, changes, outcome).
+
+Nothing here waits, reads a clock or draws a number. An accepted command gets the next sequence number
+and is journalled exactly as it came; a rejected one changes nothing and leaves no trace. Replaying the
+journal over the state of any earlier moment gives the same state, hash for hash (RULES.md R11).
+"""
+
+import hashlib
+from collections.abc import Callable
+from heapq import heappop
+from typing import Any
+
+from msgspec import Struct
+
+from auction import accounts, admission, bidding, billing, clearing, leases, supply
+from auction.bidding import PlacedBid
+from auction.commands import (
+    AckNotice,
+    AmendBid,
+    AmendOffer,
+    CancelBid,
+    ClearMarket,
+    Command,
+    CordonNode,
+    CreateAccount,
+    CreateKey,
+    CreateMarket,
+    CreateNode,
+    CreateOffer,
+    Deposit,
+    EnrolNode,
+    JournalEntry,
+    PlaceBid,
+    RecallNode,
+    ReleaseLease,
+    ReportLease,
+    RevokeKey,
+    SetAccountState,
+    SetMarketStatus,
+    SetMarketTiming,
+    Sweep,
+    WithdrawOffer,
+    encode_command,
+)
+from auction.errors import Rejection
+from auction.market import Book, Curve, Quote
+from auction.model import BID_FINAL, Account, Bid, Lease, Market, Node, Offer, OfferStatus, Tick
+from auction.ports import Changes, LiveState
+from auction.state import Balance, State
+from auction.supply import Recalled
+from auction.units import SECONDS_PER_HOUR, Amount, Price, exposure
+
+__all__ = ["Balance", "Core", "PlacedBid", "Preview", "Recalled"]
+
+
+class Preview(Struct, frozen=True):
+    """What a bid would get at the next tick if nothing else changed, and what it would tie up."""
+
+    fill: int
+    price: Price | None
+    hold: Amount
+    worst_cost_per_hour: Amount
+    effective_tick: int
+    cutoff_at_us: int
+
+
+_HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
+    PlaceBid: bidding.place,
+    AmendBid: bidding.amend,
+    CancelBid: bidding.cancel,
+    ReleaseLease: bidding.release,
+    AckNotice: bidding.acknowledge,
+    CreateNode: supply.create_node,
+    EnrolNode: supply.enrol_node,
+    CordonNode: supply.cordon_node,
+    RecallNode: supply.recall,
+    CreateOffer: supply.create_offer,
+    AmendOffer: supply.amend_offer,
+    WithdrawOffer: supply.withdraw_offer,
+    ReportLease: supply.report,
+    CreateAccount: accounts.create,
+    SetAccountState: accounts.set_state,
+    CreateKey: accounts.create_key,
+    RevokeKey: accounts.revoke_key,
+    Deposit: accounts.deposit,
+    CreateMarket: accounts.create_market,
+    SetMarketStatus: accounts.set_market_status,
+    SetMarketTiming: accounts.set_market_timing,
+}
+
+
+class Core:
+    """The state of one shard and the one way to change it."""
+
+    def __init__(self, make_book: type[Book] | None = None) -> None:
+        self._state = State(make_book)
+
+    @classmethod
+    def restore(cls, live: LiveState, make_book: type[Book] | None = None) -> "Core":
+        """Rebuild the core from a store's or a snapshot's state."""
+        core = cls(make_book)
+        state = core._state
+        state.seq = live.seq
+        state.next_bid_seq, state.next_offer_seq = live.next_bid_seq, live.next_offer_seq
+        for account in live.accounts:
+            state.add_account(account)
+        state.balances.update(live.balances)
+        for market in live.markets:
+            state.add_market(market)
+            state.books[market.id].prices = [
+                (start, price) for start, price in live.prices.get(market.id, [])
+            ]
+        for node in live.nodes:
+            state.add_node(node)
+        for offer in live.offers:
+            state.add_offer(offer)
+        for bid in live.bids:
+            state.add_bid(bid)
+        for lease in live.leases:
+            state.add_lease(lease)
+        for notice in live.notices:
+            state.add_notice(notice)
+        for offer in live.offers:
+            if offer.status is not OfferStatus.WITHDRAWING:
+                supply.restore_offer(state, offer)
+        for bid in live.bids:
+            leases.sync_bid(state, bid)
+            required = billing.required_hold(state.markets[bid.market], bid.limit, bid.gpus)
+            if bid.status not in BID_FINAL and bid.held < required:
+                state.books[bid.market].underfunded.add(bid.id)
+            if bid.is_newcomer or bid.reclaimed_gpus:
+                state.books[bid.market].ranked_once.add(bid.id)
+        return core
+
+    # -- changing ---------------------------------------------------------------------------------
+
+    def apply(self, command: Command, at_us: int) -> Any:
+        """Decide one command at `at_us`; return its outcome, or the Rejection that it met."""
+        state = self._state
+        assert at_us >= state.now_us or not state.changes.journal, "time only grows"
+        state.now_us = max(at_us, state.now_us)
+        state.seq += 1
+        state.object_number = 0
+        try:
+            venue = self._market_of(command)
+            match command:
+                case ClearMarket():
+                    outcome: Any = clearing.run_tick(state, state.markets[command.market])
+                case Sweep():
+                    outcome = None
+                    self._sweep()
+                case _:
+                    outcome = _HANDLERS[type(command)](state, command)
+        except Rejection as rejection:
+            state.seq -= 1
+            return rejection
+        state.changes.journal.append(JournalEntry(state.seq, state.now_us, command))
+        if venue is not None and not isinstance(command, ClearMarket):
+            payload = f"{venue.input_hash}:{state.seq}:{state.now_us}:".encode() + encode_command(command)
+            venue.input_hash = hashlib.sha256(payload).hexdigest()
+            state.touch(venue)
+        return outcome
+
+    def next_due_us(self) -> int | None:
+        """Return when the next tick or the next reclaim is due."""
+        state = self._state
+        while state.deadlines and state.deadlines[0][1] not in state.notices:
+            heappop(state.deadlines)
+        dues = [market.next_tick_at_us for market in state.markets.values()]
+        if state.deadlines:
+            dues.append(state.deadlines[0][0])
+        return min(dues, default=None)
+
+    def run_due(self, at_us: int) -> list[Tick]:
+        """Carry out everything that is due at `at_us`: reclaims first, then each market's tick."""
+        state = self._state
+        self.next_due_us()
+        if state.deadlines and state.deadlines[0][0] <= at_us:
+            self.apply(Sweep(), at_us)
+        ticks = []
+        for market_id in sorted(state.markets):
+            market = state.markets[market_id]
+            if market.next_tick_at_us <= at_us:
+                tick = self.apply(ClearMarket(market_id, market.tick + 1), at_us)
+                if tick is not None:
+                    ticks.append(tick)
+        return ticks
+
+    def _sweep(self) -> None:
+        """End what was noticed and is due, at the promised instant; hand the GPUs on."""
+        state = self._state
+        markets: set[str] = set()
+        while state.deadlines and state.deadlines[0][0] <= state.now_us:
+            reclaim_at_us, notice_id = heappop(state.deadlines)
+            notice = state.notices.get(notice_id)
+            if notice is None:
+                continue
+            leases.end(state, state.leases[notice.lease], notice.reason, reclaim_at_us)
+            markets.add(notice.market)
+        for market_id in sorted(markets):
+            leases.start_pending(state, market_id)
+
+    def _market_of(self, command: Command) -> Market | None:
+        """Return the market whose tick chain commits to this command."""
+        state = self._state
+        things: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("bid", state.bids),
+            ("lease", state.leases),
+            ("notice", state.notices),
+            ("offer", state.offers),
+            ("node", state.nodes),
+        )
+        named = getattr(command, "market", None)
+        if isinstance(named, str):
+            return state.markets.get(named)
+        for field, entities in things:
+            entity = entities.get(getattr(command, field, ""))
+            if entity is not None:
+                return state.markets[entity.market]
+        return None
+
+    def take_changes(self) -> Changes:
+        """Return everything since the last take: one transaction's worth."""
+        return self._state.take_changes()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        return self._state.seq
+
+    @property
+    def now_us(self) -> int:
+        return self._state.now_us
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        return self._state.accounts
+
+    @property
+    def markets(self) -> dict[str, Market]:
+        return self._state.markets
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        return self._state.nodes
+
+    @property
+    def offers(self) -> dict[str, Offer]:
+        return self._state.offers
+
+    @property
+    def bids(self) -> dict[str, Bid]:
+        return self._state.bids
+
+    @property
+    def leases(self) -> dict[str, Lease]:
+        return self._state.leases
+
+    def client_bid(self, account: str, client_bid_id: str) -> Bid | None:
+        """Return the live bid under this client_bid_id."""
+        bid_id = self._state.client_bids.get((account, client_bid_id))
+        return None if bid_id is None else self._state.bids[bid_id]
+
+    def balance(self, account_id: str) -> Balance:
+        return self._state.balance(self._state.accounts[account_id])
+
+    def live(self) -> LiveState:
+        return self._state.live()
+
+    def state_hash(self) -> str:
+        return self._state.hash()
+
+    def curve(self, market_id: str, levels: int = 50) -> Curve:
+        """Return the market's demand and supply now, cumulative, at most `levels` prices each."""
+        state = self._state
+        market = admission.market(state, market_id)
+        demand: dict[int, int] = {}
+        for bid in state.market_bids[market.id].values():
+            if bid.status not in BID_FINAL and not bid.is_paused:
+                demand[bid.limit] = demand.get(bid.limit, 0) + bid.gpus
+        supply_: dict[int, int] = {}
+        book = state.books[market.id]
+        for offer in state.market_offers[market.id].values():
+            if book.has_offer(offer.id):
+                supply_[offer.gross_reserve] = supply_.get(offer.gross_reserve, 0) + offer.gpus
+        return Curve(
+            market.tick,
+            _cumulate(demand, sorted(demand, reverse=True)[:levels]),
+            _cumulate(supply_, sorted(supply_)[:levels]),
+        )
+
+    def quote(self, market_id: str, gpus: int, min_gpus: int) -> Quote:
+        """Return what `gpus` GPUs would cost at the next tick if nothing else changed."""
+        market = admission.market(self._state, market_id)
+        admission.quantities(gpus, min_gpus)
+        book = self._state.books[market.id]
+        offered = sum(
+            offer.gpus for offer in self._state.market_offers[market.id].values() if book.has_offer(offer.id)
+        )
+        return book.quote(gpus, min_gpus, offered)
+
+    def preview(self, command: PlaceBid) -> Preview:
+        """Say what a bid would get and tie up. Raises the Rejection that it would meet."""
+        market, hold = admission.place_bid(self._state, command)
+        fill, price = self._state.books[market.id].probe(command.limit, command.gpus, command.min_gpus)
+        return Preview(
+            fill=fill,
+            price=price,
+            hold=hold,
+            worst_cost_per_hour=exposure(command.limit, command.gpus, SECONDS_PER_HOUR),
+            effective_tick=market.tick + 1,
+            cutoff_at_us=market.next_tick_at_us,
+        )
+
+
+def _cumulate(amounts: dict[int, int], prices: list[int]) -> list[tuple[Price, int]]:
+    total = 0
+    steps = []
+    for price in prices:
+        total += amounts[price]
+        steps.append((Price(price), total))
+    return steps

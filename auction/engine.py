@@ -1,0 +1,286 @@
+"""The single writer: a bounded inbox, group commit, and the beat of the markets.
+
+Commands gather in the inbox while a batch commits. A batch is decided in one go, without waiting for
+anything between a check and the state it checked; it is written in one transaction; only then are its
+answers given and its events told. So an answer is durable, and nothing is announced that was not.
+
+When a commit fails, the state in memory is dropped and read again from the store: what the store says
+happened, happened. When another engine has taken the shard, this one stops for good.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from auction.bidding import repeat_of
+from auction.clock import Clock
+from auction.commands import Command, PlaceBid
+from auction.core import Core
+from auction.errors import Rejection, Unavailable
+from auction.market import Book
+from auction.model import Bid
+from auction.ports import Answer, Changes, KeyedRequest, Store, StoredAnswer
+from auction.publisher import Publisher
+
+INBOX_COMMANDS_MAX = 20_000
+BATCH_COMMANDS_MAX = 2_000
+SNAPSHOT_EVERY_ENTRIES = 20_000
+RECOVERY_PAUSE_US = 200_000
+# An answer that says "not now" or "not so" may differ next time; it is not kept.
+STATUSES_NOT_STORED = frozenset({401, 422, 429})
+
+log = logging.getLogger(__name__)
+
+Encode = Callable[[list[Any]], Answer]
+
+
+class _Submission:
+    __slots__ = ("commands", "encode", "future", "keyed")
+
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        encode: Encode | None,
+        keyed: KeyedRequest | None,
+        future: asyncio.Future[Any],
+    ) -> None:
+        self.commands = commands
+        self.encode = encode
+        self.keyed = keyed
+        self.future = future
+
+
+class Engine:
+    """One shard's writer. Start it, submit to it, stop it."""
+
+    def __init__(self, store: Store, clock: Clock, *, make_book: type[Book] | None = None) -> None:
+        self.core = Core(make_book)
+        self.publisher = Publisher()
+        self.clock = clock
+        self.is_ready = False
+        self._make_book = make_book
+        self._store = store
+        self._inbox: deque[_Submission] = deque()
+        self._inbox_commands = 0
+        self._in_flight: set[tuple[str, str]] = set()
+        self._bell = asyncio.Event()
+        self._is_draining = False
+        self._snapshot_seq = 0
+        self._task: asyncio.Task[None] | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the shard, read the state, and begin to write.
+
+        Raises Fenced when another engine is alive on the shard, Unavailable when storage is not there.
+        """
+        await self._recover()
+        self._task = asyncio.create_task(self._run(), name="engine")
+
+    async def stop(self) -> None:
+        """Answer what is in the inbox, keep a snapshot, let go of the shard."""
+        self._is_draining = True
+        self._bell.set()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        self.is_ready = False
+        await self._store.close()
+
+    async def wait_failed(self) -> None:
+        """Return when the writer has ended; raises what ended it, if it was not `stop`."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
+    async def _recover(self) -> None:
+        await self._store.acquire()
+        self.core = Core.restore(await self._store.load(), self._make_book)
+        self._snapshot_seq = self.core.seq
+        self.is_ready = True
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def submit(
+        self, commands: Sequence[Command], *, encode: Encode, keyed: KeyedRequest | None = None
+    ) -> tuple[Answer, bool]:
+        """Have commands decided in order; return (answer, replayed) once that is durable.
+
+        `encode` turns the outcomes into the answer at the moment of decision; with `keyed` the answer
+        is stored in the same transaction and repeated to whoever asks again with that key. Raises
+        Rejection (`idempotency_key_reused`, `idempotency_in_progress`) and Unavailable (`inbox_full`,
+        `draining`, `storage_unavailable`).
+        """
+        if keyed is not None:
+            if (keyed.account, keyed.key) in self._in_flight:
+                raise Rejection("idempotency_in_progress", "a request with this key is still running")
+            self._in_flight.add((keyed.account, keyed.key))
+        try:
+            result: tuple[Answer, bool] = await self._enqueue(commands, encode, keyed)
+            return result
+        finally:
+            if keyed is not None:
+                self._in_flight.discard((keyed.account, keyed.key))
+
+    async def execute(self, command: Command) -> Any:
+        """Have one command decided; return its outcome or raise the Rejection that it met."""
+        outcomes = await self._enqueue([command], None, None)
+        if isinstance(outcomes[0], Rejection):
+            raise outcomes[0]
+        return outcomes[0]
+
+    async def _enqueue(
+        self, commands: Sequence[Command], encode: Encode | None, keyed: KeyedRequest | None
+    ) -> Any:
+        if self._is_draining:
+            raise Unavailable("draining", "this server is shutting down")
+        if not self.is_ready:
+            raise Unavailable("storage_unavailable", "the market is reconnecting to its storage")
+        if self._inbox_commands + len(commands) > INBOX_COMMANDS_MAX:
+            raise Unavailable("inbox_full", f"{INBOX_COMMANDS_MAX} commands are waiting")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._inbox.append(_Submission(commands, encode, keyed, future))
+        self._inbox_commands += len(commands)
+        self._bell.set()
+        return await future
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            if not self._inbox and not self._is_draining:
+                await self.clock.wait(self._bell, self.core.next_due_us())
+            self._bell.clear()
+            batch = self._take_batch()
+            if self._is_draining and not batch:
+                break
+            try:
+                await self._write(batch)
+            except Unavailable as outage:
+                log.warning("storage is unavailable: %s", outage.detail)
+                self.is_ready = False
+                self._fail(batch, outage)
+                await self._recover_until_back()
+            except BaseException:
+                self.is_ready = False
+                self._fail(batch, Unavailable("storage_unavailable", "the market's writer has stopped"))
+                raise
+        await self._save_snapshot()
+
+    def _take_batch(self) -> list[_Submission]:
+        batch: list[_Submission] = []
+        count = 0
+        while self._inbox and count < BATCH_COMMANDS_MAX:
+            submission = self._inbox.popleft()
+            count += len(submission.commands)
+            batch.append(submission)
+        self._inbox_commands -= count
+        return batch
+
+    async def _write(self, batch: list[_Submission]) -> None:
+        """Look up what is known already, decide, commit, answer, tell."""
+        keyed = [submission.keyed for submission in batch if submission.keyed is not None]
+        answers = await self._store.find_answers(keyed) if keyed else {}
+        named = [
+            (command.account, command.client_bid_id)
+            for submission in batch
+            for command in submission.commands
+            if isinstance(command, PlaceBid) and command.client_bid_id is not None
+        ]
+        known = dict(await self._store.find_client_bids(named)) if named else {}
+
+        replies: list[Any] = []
+        kept: list[StoredAnswer] = []
+        for submission in batch:
+            stored = answers.get(_key(submission.keyed)) if submission.keyed is not None else None
+            replies.append(self._decide(submission, stored, known, kept))
+        self.core.run_due(self.clock.now_us())
+        changes = self.core.take_changes()
+        changes.answers = kept
+        if changes.journal or changes.answers:
+            await self._store.commit(changes)
+        self._answer(batch, replies)
+        self._tell(changes)
+        if self.core.seq - self._snapshot_seq >= SNAPSHOT_EVERY_ENTRIES:
+            await self._save_snapshot()
+
+    def _decide(
+        self,
+        submission: _Submission,
+        stored: StoredAnswer | None,
+        known: dict[tuple[str, str], Bid],
+        kept: list[StoredAnswer],
+    ) -> Any:
+        """Return what the submission's future will give: (answer, replayed), outcomes, or an exception."""
+        keyed = submission.keyed
+        if stored is not None and keyed is not None:
+            if stored.request.request_hash != keyed.request_hash:
+                return Rejection("idempotency_key_reused", "this key was used with another request")
+            return stored.answer, True
+        outcomes = [self._apply(command, known) for command in submission.commands]
+        if submission.encode is None:
+            return outcomes
+        answer = submission.encode(outcomes)
+        if keyed is not None and answer.status not in STATUSES_NOT_STORED:
+            kept.append(StoredAnswer(keyed, answer, self.core.now_us))
+        return answer, False
+
+    def _apply(self, command: Command, known: dict[tuple[str, str], Bid]) -> Any:
+        if isinstance(command, PlaceBid) and command.client_bid_id is not None:
+            pair = (command.account, command.client_bid_id)
+            first = self.core.client_bid(*pair) or known.get(pair)
+            if first is not None:
+                try:
+                    return repeat_of(first, command)
+                except Rejection as conflict:
+                    return conflict
+            outcome = self.core.apply(command, self.clock.now_us())
+            if not isinstance(outcome, Rejection):
+                known[pair] = outcome.bid  # it may be final before this batch ends
+            return outcome
+        return self.core.apply(command, self.clock.now_us())
+
+    def _answer(self, batch: list[_Submission], replies: list[Any]) -> None:
+        for submission, reply in zip(batch, replies, strict=True):
+            if submission.future.done():
+                continue  # its client has gone; the decision stands
+            if isinstance(reply, Exception):
+                submission.future.set_exception(reply)
+            else:
+                submission.future.set_result(reply)
+
+    def _tell(self, changes: Changes) -> None:
+        if changes.events or changes.ticks:
+            self.publisher.publish(changes.events, changes.ticks)
+
+    # -- outages and snapshots --------------------------------------------------------------------
+
+    def _fail(self, batch: list[_Submission], outage: Unavailable) -> None:
+        waiting, self._inbox = [*batch, *self._inbox], deque()
+        self._inbox_commands = 0
+        for submission in waiting:
+            if not submission.future.done():
+                submission.future.set_exception(Unavailable(outage.code, outage.detail))
+
+    async def _recover_until_back(self) -> None:
+        """Read the state again as soon as storage answers. Raises Fenced when the shard is lost."""
+        while not self._is_draining:
+            try:
+                await self._recover()
+                return
+            except Unavailable:
+                self._bell.clear()
+                await self.clock.wait(self._bell, self.clock.now_us() + RECOVERY_PAUSE_US)
+
+    async def _save_snapshot(self) -> None:
+        payload = msgspec.msgpack.encode(self.core.live())
+        await self._store.save_snapshot(self.core.seq, self.core.state_hash(), payload)
+        self._snapshot_seq = self.core.seq
+
+
+def _key(keyed: KeyedRequest | None) -> tuple[str, str]:
+    assert keyed is not None
+    return keyed.account, keyed.key

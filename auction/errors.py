@@ -1,0 +1,40 @@
+"""The three kinds of "no": a rejection, an outage, and a bug of ours.
+
+`Rejection` is an expected business answer with a stable code; `Unavailable` says try again later;
+an `AssertionError` is our own bug and is never caught below the process edge. Which HTTP status a
+code gets is decided in `api/errors.py` alone.
+"""
+
+from typing import Any
+
+
+class Rejection(Exception):
+    """An expected refusal. `code` is part of the contract, `extras` are the numbers that explain it."""
+
+    def __init__(self, code: str, detail: str, *, pointer: str | None = None, **extras: Any) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.pointer = pointer
+        self.extras = extras
+
+
+class NotFound(Rejection):
+    """Absent, or not yours: the same answer for both."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("not_found", f"no such {what}")
+
+
+class Unavailable(Exception):
+    """The market cannot answer now; the same request may be sent again after `retry_after_s`."""
+
+    def __init__(self, code: str, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class Fenced(Exception):
+    """Another engine has taken the shard: this one must stop and drop its state."""

@@ -1,0 +1,42 @@
+"""Identifiers: the only place that draws randomness, and the keyed derivation used inside a tick.
+
+Ids that enter with a command are random and are written into the journal with it. Ids that a tick
+creates (leases, notices) are derived from the tick's seed, so a replay creates the same ones.
+"""
+
+import hashlib
+import secrets
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_ID_LENGTH = 20  # log2(36^20) = 103 bits
+
+
+def _encode(value: int) -> str:
+    digits = []
+    for _ in range(_ID_LENGTH):
+        value, digit = divmod(value, 36)
+        digits.append(_ALPHABET[digit])
+    return "".join(digits)
+
+
+def random_id(prefix: str) -> str:
+    """Return a new random id such as `bid_4k…`."""
+    return f"{prefix}_{_encode(int.from_bytes(secrets.token_bytes(16), 'big'))}"
+
+
+def derived_id(prefix: str, seed: str, number: int) -> str:
+    """Return the id that `seed` (hex) gives to its `number`-th object of this kind."""
+    digest = hashlib.sha256(f"{prefix}:{seed}:{number}".encode()).digest()
+    return f"{prefix}_{_encode(int.from_bytes(digest[:16], 'big'))}"
+
+
+def arrival_hash(seed: str, bid_id: str) -> int:
+    """Return the keyed hash that orders arrivals inside one tick (RULES.md R4), 63 bits."""
+    digest = hashlib.blake2b(bid_id.encode(), key=bytes.fromhex(seed)[:64], digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def random_token(length: int) -> str:
+    """Return `length` random base62 characters."""
+    alphabet = _ALPHABET + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return "".join(secrets.choice(alphabet) for _ in range(length))

@@ -1,0 +1,332 @@
+"""The life of a lease: pending, starting, running, noticed, ended; and the notices on the way.
+
+Every function here moves one lease along LEASE_TRANSITIONS and keeps what hangs on it true: the bill,
+the GPUs of the node, the bid's fill, the notice. No lease ends without a reason, none that runs is
+preempted without a notice, and a bid never occupies more GPUs than it asked for.
+"""
+
+from heapq import heappush
+
+from auction import billing
+from auction.events import EventKind
+from auction.ids import derived_id
+from auction.model import (
+    BID_FINAL,
+    LEASE_BILLED,
+    LEASE_ON_NODE,
+    LEASE_TRANSITIONS,
+    NOTICE_LIVE,
+    NOTICE_TRANSITIONS,
+    Bid,
+    BidStatus,
+    EndReason,
+    Lease,
+    LeaseState,
+    Notice,
+    NoticeState,
+    Offer,
+    OfferStatus,
+)
+from auction.state import State
+from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
+
+
+def award(state: State, bid: Bid, offer: Offer, gpu_count: int) -> Lease:
+    """A bid has won GPUs of an offer: a pending lease, started as soon as they are free."""
+    market = state.markets[bid.market]
+    node = state.nodes[offer.node]
+    lease = Lease(
+        id=derived_id("lease", market.digest, _number(state)),
+        bid=bid.id,
+        account=bid.account,
+        owner=offer.account,
+        market=market.id,
+        node=node.id,
+        offer=offer.id,
+        gpu_count=gpu_count,
+        gpus=[],
+        state=LeaseState.PENDING,
+        awarded_at_us=state.now_us,
+        awarded_tick=market.tick,
+    )
+    state.add_lease(lease)
+    _tell(state, EventKind.LEASE_AWARDED, lease)
+    return lease
+
+
+def _number(state: State) -> int:
+    """Number the objects that one journal entry creates, across entries: nothing repeats."""
+    state.object_number += 1
+    return (state.seq << 20) + state.object_number
+
+
+def start_pending(state: State, market_id: str) -> int:
+    """Give free GPUs to the leases that wait for them, first awarded first. Returns their count."""
+    started = 0
+    for lease in sorted(state.pending[market_id].values(), key=lambda x: (x.awarded_at_us, x.id)):
+        bid = state.bids[lease.bid]
+        if bid.id in state.books[market_id].underfunded:
+            continue  # the next tick decides whether it can still pay
+        if bid.filled_gpus + lease.gpu_count > bid.gpus:
+            continue  # its old GPUs are still under notice: never more than it asked for
+        free = _free_gpus(state, lease.node)
+        if len(free) < lease.gpu_count:
+            continue
+        lease.gpus = free[: lease.gpu_count]
+        _move(state, lease, LeaseState.STARTING)
+        del state.pending[market_id][lease.id]
+        started += lease.gpu_count
+        _tell(state, EventKind.LEASE_STARTING, lease)
+        refresh(state, lease)
+    return started
+
+
+def _free_gpus(state: State, node_id: str) -> list[int]:
+    used = {
+        gpu
+        for lease in state.node_leases[node_id].values()
+        if lease.state in LEASE_ON_NODE
+        for gpu in lease.gpus
+    }
+    return [gpu for gpu in range(state.nodes[node_id].gpus) if gpu not in used]
+
+
+def report_started(state: State, lease: Lease, connect: dict[str, str]) -> None:
+    """The node is ready: the bill starts here."""
+    second = billing.second_of(state.now_us)
+    lease.started_at_us = state.now_us
+    lease.metered_to_s = lease.settled_to_s = second
+    lease.connect = connect
+    _move(state, lease, LeaseState.RUNNING)
+    due_s = second + state.markets[lease.market].settlement_seconds
+    heappush(state.books[lease.market].settlements, (due_s, lease.id))
+    _tell(state, EventKind.LEASE_STARTED, lease)
+    refresh(state, lease)
+
+
+def issue_notice(
+    state: State,
+    lease: Lease,
+    reason: EndReason,
+    *,
+    notice_seconds: int,
+    old_price: Price,
+    price: Price | None,
+    keep_price: Price | None,
+) -> Notice:
+    """Tell a running tenant that its GPUs pass on at now + notice; the price is frozen (R8)."""
+    assert lease.state is LeaseState.RUNNING
+    billing.meter(state, lease, billing.second_of(state.now_us))
+    bid = state.bids[lease.bid]
+    market = state.markets[lease.market]
+    notice = Notice(
+        id=derived_id("ntc", market.digest, _number(state)),
+        lease=lease.id,
+        bid=lease.bid,
+        account=lease.account,
+        market=lease.market,
+        reason=reason,
+        state=NoticeState.ISSUED,
+        issued_at_us=state.now_us,
+        reclaim_at_us=state.now_us + notice_seconds * MICROSECONDS_PER_SECOND,
+        tick=market.tick,
+        price=price,
+        limit=bid.limit,
+        keep_price=keep_price,
+    )
+    lease.notice = notice.id
+    lease.notice_price = min(old_price, bid.limit)
+    _move(state, lease, LeaseState.NOTICED)
+    state.add_notice(notice)
+    state.touch(notice)
+    _tell(state, EventKind.NOTICE_ISSUED, notice)
+    _tell(state, EventKind.LEASE_PREEMPTING, lease)
+    refresh(state, lease)
+    return notice
+
+
+def withdraw_notice(state: State, lease: Lease) -> None:
+    """The tenant wins again inside its notice: it runs on, at the market's price."""
+    assert lease.state is LeaseState.NOTICED and lease.notice is not None
+    billing.meter(state, lease, billing.second_of(state.now_us))
+    _close_notice(state, state.notices[lease.notice], NoticeState.WITHDRAWN)
+    lease.notice = None
+    lease.notice_price = None
+    _move(state, lease, LeaseState.RUNNING)
+    refresh(state, lease)
+
+
+def acknowledge(state: State, notice: Notice) -> None:
+    notice_move(notice, NoticeState.ACKNOWLEDGED)
+    state.touch(notice)
+    _tell(state, EventKind.NOTICE_ACKNOWLEDGED, notice)
+
+
+def end(state: State, lease: Lease, reason: EndReason, ended_at_us: int) -> None:
+    """End a lease and settle it to its last second; its GPUs are free from here."""
+    if lease.state in LEASE_BILLED:
+        assert lease.metered_to_s is not None
+        billing.settle(state, lease, max(billing.second_of(ended_at_us), lease.metered_to_s))
+    if lease.notice is not None:
+        _close_notice(state, state.notices[lease.notice], NoticeState.DONE)
+    lease.end_reason = reason
+    lease.ended_at_us = ended_at_us
+    _move(state, lease, LeaseState.ENDED)
+    state.drop_lease(lease)
+    bid = state.bids[lease.bid]
+    if reason in (EndReason.OFFER_WITHDRAWN, EndReason.NODE_LOST) and lease.started_at_us is not None:
+        state.books[lease.market].ranked_once.add(bid.id)
+        bid.reclaimed_gpus += lease.gpu_count  # keeps incumbent rank for one tick (R3)
+    _tell(state, EventKind.LEASE_ENDED, lease)
+    refresh(state, lease)
+    state.books[lease.market].is_dirty = True
+    if bid.status not in BID_FINAL and not billing.refill_hold(state, bid):
+        state.books[lease.market].underfunded.add(bid.id)
+    offer = state.offers[lease.offer]
+    if offer.status is OfferStatus.WITHDRAWING and not state.offer_leases[offer.id]:
+        offer.status = OfferStatus.WITHDRAWN
+        state.drop_offer(offer)
+        _tell_account(state, EventKind.OFFER_WITHDRAWN, offer, offer.account, offer.market)
+    if bid.status in BID_FINAL and not state.bid_leases[bid.id]:
+        billing.adjust_hold(state, bid, Amount(0))
+        state.drop_bid(bid)
+
+
+def split(state: State, lease: Lease, gpu_count: int) -> Lease:
+    """Cut `gpu_count` GPUs off a lease; return them as a lease of their own, in the same state.
+
+    A part cut off a lease under notice has no notice: the caller ends it at once.
+    """
+    assert 0 < gpu_count < lease.gpu_count
+    now_s = billing.second_of(state.now_us)
+    part = Lease(
+        id=derived_id("lease", state.markets[lease.market].digest, _number(state)),
+        bid=lease.bid,
+        account=lease.account,
+        owner=lease.owner,
+        market=lease.market,
+        node=lease.node,
+        offer=lease.offer,
+        gpu_count=gpu_count,
+        gpus=lease.gpus[-gpu_count:],
+        state=lease.state,
+        awarded_at_us=state.now_us,
+        awarded_tick=lease.awarded_tick,
+        connect=dict(lease.connect),
+    )
+    if lease.state in LEASE_BILLED:
+        billing.meter(state, lease, now_s)  # what it owes is posted when it is due
+        part.started_at_us = state.now_us
+        part.notice_price = lease.notice_price
+        part.metered_to_s = part.settled_to_s = now_s
+    lease.gpus = lease.gpus[:-gpu_count]
+    lease.gpu_count -= gpu_count
+    lease.version += 1
+    state.add_lease(part)
+    state.touch(lease)
+    _tell(state, EventKind.LEASE_AWARDED, part)
+    return part
+
+
+def shrink_pending(state: State, lease: Lease, gpu_count: int) -> None:
+    """A lease that still waits is to have fewer GPUs."""
+    assert lease.state is LeaseState.PENDING and 0 < gpu_count < lease.gpu_count
+    lease.gpu_count = gpu_count
+    lease.version += 1
+    state.touch(lease)
+
+
+def refresh(state: State, lease: Lease) -> None:
+    """Derive the fill and status of the lease's bid and offer again, and tell the book."""
+    bid = state.bids[lease.bid]
+    refresh_bid(state, bid)
+    sync_bid(state, bid)
+    offer = state.offers[lease.offer]
+    if offer.status not in (OfferStatus.WITHDRAWING, OfferStatus.WITHDRAWN):
+        leased = sum(
+            other.gpu_count for other in state.offer_leases[offer.id].values() if other.state in LEASE_ON_NODE
+        )
+        status = (
+            OfferStatus.LISTED
+            if leased == 0
+            else OfferStatus.LEASED
+            if leased >= offer.gpus
+            else OfferStatus.PARTLY_LEASED
+        )
+        if status is not offer.status:
+            offer.status = status
+            state.touch(offer)
+            if status is OfferStatus.LEASED:
+                _tell_account(state, EventKind.OFFER_LEASED, offer, offer.account, offer.market)
+
+
+def refresh_bid(state: State, bid: Bid) -> None:
+    """Derive `filled_gpus` and `status` from the bid's leases."""
+    on_node = [lease for lease in state.bid_leases[bid.id].values() if lease.state in LEASE_ON_NODE]
+    bid.filled_gpus = sum(lease.gpu_count for lease in on_node)
+    state.touch(bid)
+    if bid.status in BID_FINAL:
+        return
+    if any(lease.state is LeaseState.NOTICED for lease in on_node):
+        bid.status = BidStatus.PREEMPTING
+    elif bid.filled_gpus == 0:
+        bid.status = BidStatus.PAUSED if bid.is_paused else BidStatus.OPEN
+    elif bid.filled_gpus < bid.gpus:
+        bid.status = BidStatus.PARTIAL
+    else:
+        bid.status = BidStatus.FILLED
+
+
+def sync_bid(state: State, bid: Bid) -> None:
+    """Show the book what this bid asks for now, and with which rank (R3)."""
+    gpus = 0 if bid.status in BID_FINAL else bid.filled_gpus if bid.is_paused else bid.gpus
+    if gpus == 0:
+        bid.awarded_gpus = 0  # no clearing will speak of it
+        state.touch(bid)
+    incumbent = sum(
+        lease.gpu_count
+        for lease in state.bid_leases[bid.id].values()
+        if lease.state in LEASE_BILLED  # pending and starting ones rank as newcomers
+    )
+    state.books[bid.market].set_bid(
+        bid.id,
+        limit=bid.limit,
+        gpus=gpus,
+        min_gpus=bid.min_gpus,
+        held=0 if bid.is_newcomer else incumbent + bid.reclaimed_gpus,
+        arrival_tick=bid.arrival_tick,
+        arrival_hash=bid.arrival_hash,
+        seq=bid.seq,
+    )
+
+
+def notice_move(notice: Notice, target: NoticeState) -> None:
+    assert target in NOTICE_TRANSITIONS[notice.state], f"{notice.state} -> {target}"
+    notice.state = target
+
+
+def _close_notice(state: State, notice: Notice, target: NoticeState) -> None:
+    assert notice.state in NOTICE_LIVE
+    notice_move(notice, target)
+    notice.closed_at_us = state.now_us
+    state.touch(notice)
+    del state.notices[notice.id]
+    if target is NoticeState.WITHDRAWN:
+        _tell(state, EventKind.NOTICE_WITHDRAWN, notice)
+
+
+def _move(state: State, lease: Lease, target: LeaseState) -> None:
+    assert target in LEASE_TRANSITIONS[lease.state], f"{lease.state} -> {target}"
+    lease.state = target
+    lease.version += 1
+    state.touch(lease)
+
+
+def _tell(state: State, kind: EventKind, entity: Lease | Notice) -> None:
+    state.touch(entity)
+    state.emit(kind, entity, account=entity.account, market=entity.market)
+
+
+def _tell_account(state: State, kind: EventKind, entity: Offer, account: str, market: str) -> None:
+    state.touch(entity)
+    state.emit(kind, entity, account=account, market=market)

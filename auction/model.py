@@ -1,0 +1,336 @@
+"""The things of the market, as the engine holds them and the projections store them.
+
+One struct per table, one field per column, so that what is written is what is read back and the
+state hash of a restarted engine equals that of the one that died. Prices are microusd per GPU-hour,
+amounts microusd, `_us` microseconds and `_s` seconds since the epoch. States are enums with their
+transition table beside them.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from auction.units import Amount, Price
+
+
+class MarketStatus(StrEnum):
+    OPEN = "open"
+    CANCEL_ONLY = "cancel_only"
+    HALTED = "halted"
+
+
+class NodeState(StrEnum):
+    ENROLLING = "enrolling"
+    ONLINE = "online"
+    CORDONED = "cordoned"
+
+
+class OfferStatus(StrEnum):
+    LISTED = "listed"
+    PARTLY_LEASED = "partly_leased"
+    LEASED = "leased"
+    WITHDRAWING = "withdrawing"
+    WITHDRAWN = "withdrawn"
+
+
+OFFER_LIVE = frozenset({OfferStatus.LISTED, OfferStatus.PARTLY_LEASED, OfferStatus.LEASED})
+
+
+class BidStatus(StrEnum):
+    OPEN = "open"
+    PARTIAL = "partial"
+    FILLED = "filled"
+    PREEMPTING = "preempting"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    EXHAUSTED = "exhausted"
+
+
+BID_IN_BOOK = frozenset({BidStatus.OPEN, BidStatus.PARTIAL, BidStatus.FILLED, BidStatus.PREEMPTING})
+BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED})
+
+
+class LeaseState(StrEnum):
+    PENDING = "pending"  # won, but the GPUs are still another tenant's
+    STARTING = "starting"  # the node has been told
+    RUNNING = "running"  # the node reported ready: the bill runs
+    NOTICED = "noticed"  # under a preemption notice, still running and billed
+    ENDED = "ended"
+
+
+LEASE_TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
+    LeaseState.PENDING: frozenset({LeaseState.STARTING, LeaseState.ENDED}),
+    LeaseState.STARTING: frozenset({LeaseState.RUNNING, LeaseState.ENDED}),
+    LeaseState.RUNNING: frozenset({LeaseState.NOTICED, LeaseState.ENDED}),
+    LeaseState.NOTICED: frozenset({LeaseState.RUNNING, LeaseState.ENDED}),
+    LeaseState.ENDED: frozenset(),
+}
+LEASE_ON_NODE = frozenset({LeaseState.STARTING, LeaseState.RUNNING, LeaseState.NOTICED})
+LEASE_BILLED = frozenset({LeaseState.RUNNING, LeaseState.NOTICED})
+
+
+class EndReason(StrEnum):
+    OUTBID = "outbid"
+    OFFER_WITHDRAWN = "offer_withdrawn"
+    NODE_LOST = "node_lost"
+    FUNDS_EXHAUSTED = "funds_exhausted"
+    RELEASED = "released"
+    MOVED = "moved"
+    OPERATOR = "operator"
+
+
+class NoticeState(StrEnum):
+    ISSUED = "issued"
+    ACKNOWLEDGED = "acknowledged"
+    WITHDRAWN = "withdrawn"
+    DONE = "done"
+
+
+NOTICE_TRANSITIONS: dict[NoticeState, frozenset[NoticeState]] = {
+    NoticeState.ISSUED: frozenset({NoticeState.ACKNOWLEDGED, NoticeState.WITHDRAWN, NoticeState.DONE}),
+    NoticeState.ACKNOWLEDGED: frozenset({NoticeState.WITHDRAWN, NoticeState.DONE}),
+    NoticeState.WITHDRAWN: frozenset(),
+    NoticeState.DONE: frozenset(),
+}
+NOTICE_LIVE = frozenset({NoticeState.ISSUED, NoticeState.ACKNOWLEDGED})
+
+
+class TransferCode(StrEnum):
+    DEPOSIT = "deposit"
+    HOLD = "hold"
+    RELEASE = "release"
+    CHARGE = "charge"
+    FEE = "fee"
+
+
+class Account(Struct):
+    """Somebody who bids, offers or operates. `number` names its ledger accounts (ledger.py)."""
+
+    id: str
+    number: int
+    name: str
+    roles: list[str]
+    state: str  # open | frozen
+    created_at_us: int
+    event_seq: int = 0  # last number given in this account's gapless event stream
+
+
+class ApiKey(Struct):
+    """A key as stored: the SHA-256 of its secret, never the secret."""
+
+    id: str
+    account: str
+    public_id: str
+    secret_sha256: bytes
+    name: str
+    scopes: list[str]
+    created_at_us: int
+    expires_at_us: int | None = None
+    revoked_at_us: int | None = None
+
+
+class Market(Struct):
+    """An instrument and the settings of its auction, with the head of its tick chain."""
+
+    id: str
+    kind: str  # gpu | model
+    gpu_model: str
+    gpu_memory_gib: int
+    gpus_per_node: int
+    interconnect: str
+    region: str
+    tick_seconds: int
+    price_increment: int
+    price_cap: Price
+    notice_seconds: int
+    settlement_seconds: int  # charges are posted at least this often
+    handicap_bps: int
+    fee_bps: int
+    is_demo: bool
+    created_at_us: int
+    status: MarketStatus = MarketStatus.OPEN
+    status_reason: str | None = None
+    tick: int = 0  # the last tick that was cleared
+    next_tick_at_us: int = 0
+    price: Price | None = None  # of the last tick that traded
+    digest: str = ""  # of the last tick, hex; the seed of the next one
+    input_hash: str = ""  # of the commands since that tick, chained
+
+
+class Node(Struct):
+    """A machine with GPUs 0..gpus-1."""
+
+    id: str
+    account: str
+    market: str
+    name: str
+    gpus: int
+    simulated: bool
+    state: NodeState
+    created_at_us: int
+    version: int = 1
+
+
+class Offer(Struct):
+    """An owner's standing instruction: lend up to `gpus` of a node at no less than `reserve`."""
+
+    id: str
+    account: str
+    node: str
+    market: str
+    gpus: int
+    reserve: Price  # what the owner must net
+    gross_reserve: Price  # what the auction sees: with the operator's fee (R1)
+    available_from_us: int
+    available_until_us: int | None
+    notice_seconds: int
+    status: OfferStatus
+    seq: int  # arrival among all offers: breaks ties between equal reserves
+    created_at_us: int
+    updated_at_us: int
+    version: int = 1
+
+
+class Bid(Struct):
+    """A standing instruction: up to `gpus` GPUs while the price is at most `limit`."""
+
+    id: str
+    account: str
+    market: str
+    gpus: int
+    limit: Price
+    min_gpus: int
+    status: BidStatus
+    seq: int  # arrival among all bids
+    arrival_tick: int
+    arrival_hash: int
+    created_at_us: int
+    updated_at_us: int
+    client_bid_id: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    filled_gpus: int = 0  # on nodes now: starting, running or noticed
+    awarded_gpus: int = 0  # the fill of the last tick
+    held: Amount = Amount(0)
+    spent: Amount = Amount(0)  # settled charges
+    is_paused: bool = False  # takes nothing new; what runs goes on
+    is_newcomer: bool = False  # limit lowered while running: ranks as a newcomer at the next tick (R3)
+    reclaimed_gpus: int = 0  # lost to the owner since the last tick: keeps incumbent rank once (R3)
+    reason_code: str | None = None  # why not (more of it) was filled: outbid | protected | no_fit
+    reason_price: Price | None = None
+    reason_needed: int | None = None
+    reason_usable: int | None = None
+    version: int = 1
+
+
+class Lease(Struct):
+    """The right to use given GPUs of one node from start to end, while its bid wins."""
+
+    id: str
+    bid: str
+    account: str
+    owner: str
+    market: str
+    node: str
+    offer: str
+    gpu_count: int
+    gpus: list[int]  # indices on the node; empty while pending
+    state: LeaseState
+    awarded_at_us: int
+    awarded_tick: int
+    started_at_us: int | None = None
+    ended_at_us: int | None = None
+    end_reason: EndReason | None = None
+    notice: str | None = None  # the live notice, or the one that ended it
+    notice_price: Price | None = None  # what it pays under notice: min(old price, limit) (R8)
+    metered_to_s: int | None = None  # end of the last usage row
+    carry: int = 0  # remainder of the metering, 0..3599
+    metered: Amount = Amount(0)  # of all usage rows
+    settled: Amount = Amount(0)  # of all posted charges
+    settled_to_s: int | None = None
+    gpu_seconds: int = 0
+    drained_at_us: int | None = None
+    connect: dict[str, str] = field(default_factory=dict)
+    version: int = 1
+
+
+class Notice(Struct):
+    """A durable preemption notice: the GPUs pass on at `reclaim_at_us`, not before."""
+
+    id: str
+    lease: str
+    bid: str
+    account: str
+    market: str
+    reason: EndReason
+    state: NoticeState
+    issued_at_us: int
+    reclaim_at_us: int
+    tick: int
+    price: Price | None  # the price that was met
+    limit: Price
+    keep_price: Price | None  # the limit that would have kept it
+    closed_at_us: int | None = None
+
+
+class Tick(Struct):
+    """One market's published result of one tick (RULES.md R10)."""
+
+    market: str
+    tick: int
+    cleared_at_us: int
+    price: Price | None
+    low: Price | None
+    high: Price | None
+    entry_price: Price | None
+    cleared_gpus: int
+    offered_gpus: int
+    demanded_gpus: int
+    bids: int
+    offers: int
+    started_gpus: int
+    preempted_gpus: int
+    not_fitted: int
+    input_hash: str
+    output_hash: str
+    previous_digest: str
+    digest: str
+    journal_seq: int
+    idle_reserve_gpus: int = 0  # unsold because the reserve is above every limit left
+    idle_unfit_gpus: int = 0  # unsold at or below the price: no bid left that fits
+
+
+class Transfer(Struct, frozen=True):
+    """An immutable move of a positive amount from the debit to the credit ledger account."""
+
+    code: TransferCode
+    debit: int
+    credit: int
+    amount: Amount
+    reference: str  # the bid, lease or deposit it belongs to
+    interval_end_s: int  # settlement: end of the interval charged; otherwise 0
+
+
+class Usage(Struct, frozen=True):
+    """Metered seconds of a lease at one price; each row starts where the last one ended."""
+
+    lease: str
+    from_s: int
+    to_s: int
+    gpu_count: int
+    price: Price
+    carry_in: int
+    carry_out: int
+    amount: Amount
+    is_first: bool
+
+
+class Event(Struct, frozen=True):
+    """Something that was committed, as the sockets, the feed and the webhooks tell it."""
+
+    account: str | None  # None: public
+    account_seq: int
+    kind: str  # e.g. lease.started
+    at_us: int
+    market: str | None
+    tick: int | None
+    body: bytes  # msgpack of the struct named by the kind's first word, as it was then

@@ -1,0 +1,75 @@
+"""After the commit: hand what was written to whoever listens, without ever waiting for them.
+
+A subscriber has one bounded queue. Account events are lossless up to that bound: a reader that falls
+further behind is marked `overflowed` and must catch up from the stored events by its sequence number.
+Public ticks are conflated: a slow reader gets the newest one of each market.
+"""
+
+import asyncio
+from collections import deque
+
+from auction.model import Event, Tick
+
+SUBSCRIPTION_EVENTS_MAX = 256
+SUBSCRIPTIONS_MAX = 10_000
+
+
+class Subscription:
+    """One listener: the events of one account (or of all, for the server's own parts) and ticks."""
+
+    def __init__(self, account: str | None, *, all_accounts: bool = False) -> None:
+        self.account = account
+        self.all_accounts = all_accounts
+        self.markets: set[str] = set()
+        self.all_markets = False
+        self.overflowed = False
+        self._events: deque[Event] = deque()
+        self._ticks: dict[str, Tick] = {}
+        self._ready = asyncio.Event()
+
+    def _offer(self, events: list[Event], ticks: list[Tick]) -> None:
+        for event in events:
+            if self.all_accounts or (event.account is not None and event.account == self.account):
+                if len(self._events) >= SUBSCRIPTION_EVENTS_MAX and not self.all_accounts:
+                    self.overflowed = True
+                    self._events.clear()
+                else:
+                    self._events.append(event)
+                self._ready.set()
+        for tick in ticks:
+            if self.all_markets or tick.market in self.markets:
+                self._ticks[tick.market] = tick
+                self._ready.set()
+
+    async def next(self) -> tuple[list[Event], list[Tick]]:
+        """Wait for something new and return all of it, events in order, one tick a market."""
+        await self._ready.wait()
+        self._ready.clear()
+        events, ticks = list(self._events), [self._ticks[market] for market in sorted(self._ticks)]
+        self._events.clear()
+        self._ticks.clear()
+        return events, ticks
+
+
+class Publisher:
+    """The set of subscriptions. `publish` is called by the engine after each commit."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def subscribe(self, account: str | None, *, all_accounts: bool = False) -> Subscription:
+        """Add a listener; raises OverflowError past SUBSCRIPTIONS_MAX."""
+        if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            raise OverflowError(f"{SUBSCRIPTIONS_MAX} subscriptions are open")
+        subscription = Subscription(account, all_accounts=all_accounts)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Remove a listener; removing it twice is allowed."""
+        self._subscriptions.discard(subscription)
+
+    def publish(self, events: list[Event], ticks: list[Tick]) -> None:
+        """Hand committed events and ticks to every subscription. Never blocks."""
+        for subscription in self._subscriptions:
+            subscription._offer(events, ticks)

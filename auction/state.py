@@ -1,0 +1,267 @@
+"""The state of one shard: everything that can still change, its indexes, and what changed since.
+
+Every mutation of an entity is followed by `touch`, every movement of money goes through `transfer`,
+everything worth telling through `emit`; so one `take_changes` is one transaction, and the state hash
+says whether two engines are in the same state.
+"""
+
+import hashlib
+from heapq import heappush
+from typing import TypeVar
+
+import msgspec
+
+from auction.ledger import (
+    AVAILABLE,
+    CUSTOMER_CODES,
+    EARNING,
+    HELD,
+    OPERATOR_CODES,
+    OPERATOR_NUMBER,
+    PAYABLE,
+    is_floored,
+    ledger_account,
+)
+from auction.market import Book, MarketBook
+from auction.model import (
+    BID_FINAL,
+    Account,
+    ApiKey,
+    Bid,
+    Event,
+    Lease,
+    LeaseState,
+    Market,
+    Node,
+    Notice,
+    Offer,
+    OfferStatus,
+    Tick,
+    Transfer,
+    Usage,
+)
+from auction.ports import Changes, LiveState
+from auction.units import Amount
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+_E = TypeVar("_E")
+
+Entity = Account | ApiKey | Market | Node | Offer | Bid | Lease | Notice
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """An account's money."""
+
+    available: Amount
+    held: Amount
+    earning: Amount
+    payable: Amount
+
+
+class State:
+    """Entities by id, live ones only; ended ones leave with the commit that ends them."""
+
+    def __init__(self, make_book: type[Book] | None = None) -> None:
+        self._make_book = make_book
+        self.seq = 0
+        self.now_us = 0
+        self.object_number = 0  # of objects created by the entry being applied
+        self.accounts: dict[str, Account] = {}
+        self.markets: dict[str, Market] = {}
+        self.nodes: dict[str, Node] = {}
+        self.offers: dict[str, Offer] = {}
+        self.bids: dict[str, Bid] = {}
+        self.leases: dict[str, Lease] = {}
+        self.notices: dict[str, Notice] = {}
+        self.balances: dict[int, int] = {ledger_account(OPERATOR_NUMBER, code): 0 for code in OPERATOR_CODES}
+        self.next_bid_seq = 1
+        self.next_offer_seq = 1
+        self.changes = Changes()
+        # Indexes and runtime, derived from the above.
+        self.books: dict[str, MarketBook] = {}
+        self.bid_leases: dict[str, dict[str, Lease]] = {}
+        self.node_leases: dict[str, dict[str, Lease]] = {}
+        self.offer_leases: dict[str, dict[str, Lease]] = {}
+        self.market_offers: dict[str, dict[str, Offer]] = {}
+        self.market_bids: dict[str, dict[str, Bid]] = {}
+        self.pending: dict[str, dict[str, Lease]] = {}
+        self.client_bids: dict[tuple[str, str], str] = {}
+        self.node_names: dict[tuple[str, str], str] = {}
+        self.deadlines: list[tuple[int, str]] = []  # heap of (reclaim_at_us, notice id)
+        self.live_bid_counts: dict[tuple[str, str], int] = {}
+        self.live_offer_counts: dict[tuple[str, str], int] = {}
+
+    # -- adding and dropping ----------------------------------------------------------------------
+
+    def add_account(self, account: Account) -> None:
+        self.accounts[account.id] = account
+        for code in CUSTOMER_CODES:
+            self.balances.setdefault(ledger_account(account.number, code), 0)
+
+    def add_market(self, market: Market) -> None:
+        self.markets[market.id] = market
+        book = MarketBook(market, self._make_book) if self._make_book else MarketBook(market)
+        self.books[market.id] = book
+        self.market_offers[market.id] = {}
+        self.market_bids[market.id] = {}
+        self.pending[market.id] = {}
+
+    def add_node(self, node: Node) -> None:
+        self.nodes[node.id] = node
+        self.node_leases[node.id] = {}
+        self.node_names[node.account, node.name] = node.id
+
+    def add_offer(self, offer: Offer) -> None:
+        self.offers[offer.id] = offer
+        self.market_offers[offer.market][offer.id] = offer
+        self.offer_leases[offer.id] = {}
+        _count(self.live_offer_counts, (offer.account, offer.market), 1)
+
+    def drop_offer(self, offer: Offer) -> None:
+        assert offer.status is OfferStatus.WITHDRAWN and not self.offer_leases[offer.id]
+        del self.offers[offer.id], self.market_offers[offer.market][offer.id]
+        del self.offer_leases[offer.id]
+        _count(self.live_offer_counts, (offer.account, offer.market), -1)
+
+    def add_bid(self, bid: Bid) -> None:
+        self.bids[bid.id] = bid
+        self.market_bids[bid.market][bid.id] = bid
+        self.bid_leases[bid.id] = {}
+        if bid.client_bid_id is not None:
+            self.client_bids[bid.account, bid.client_bid_id] = bid.id
+        _count(self.live_bid_counts, (bid.account, bid.market), 1)
+
+    def drop_bid(self, bid: Bid) -> None:
+        assert bid.status in BID_FINAL and not self.bid_leases[bid.id] and bid.held == 0
+        del self.bids[bid.id], self.market_bids[bid.market][bid.id], self.bid_leases[bid.id]
+        if bid.client_bid_id is not None:
+            del self.client_bids[bid.account, bid.client_bid_id]
+        _count(self.live_bid_counts, (bid.account, bid.market), -1)
+
+    def add_lease(self, lease: Lease) -> None:
+        self.leases[lease.id] = lease
+        self.bid_leases[lease.bid][lease.id] = lease
+        self.node_leases[lease.node][lease.id] = lease
+        self.offer_leases[lease.offer][lease.id] = lease
+        if lease.state is LeaseState.PENDING:
+            self.pending[lease.market][lease.id] = lease
+        if lease.settled_to_s is not None:
+            due_s = lease.settled_to_s + self.markets[lease.market].settlement_seconds
+            heappush(self.books[lease.market].settlements, (due_s, lease.id))
+
+    def drop_lease(self, lease: Lease) -> None:
+        assert lease.state is LeaseState.ENDED
+        del self.leases[lease.id], self.bid_leases[lease.bid][lease.id]
+        del self.node_leases[lease.node][lease.id], self.offer_leases[lease.offer][lease.id]
+        self.pending[lease.market].pop(lease.id, None)
+
+    def add_notice(self, notice: Notice) -> None:
+        self.notices[notice.id] = notice
+        heappush(self.deadlines, (notice.reclaim_at_us, notice.id))
+
+    # -- recording --------------------------------------------------------------------------------
+
+    def touch(self, entity: Entity) -> None:
+        """Mark an entity as changed; its row is written with the next commit."""
+        changes = self.changes
+        match entity:
+            case Lease():
+                changes.leases[entity.id] = entity
+            case Bid():
+                changes.bids[entity.id] = entity
+            case Notice():
+                changes.notices[entity.id] = entity
+            case Offer():
+                changes.offers[entity.id] = entity
+            case Market():
+                changes.markets[entity.id] = entity
+            case Node():
+                changes.nodes[entity.id] = entity
+            case Account():
+                changes.accounts[entity.id] = entity
+            case ApiKey():
+                changes.keys[entity.id] = entity
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Move money; both legs at once, never below a floor."""
+        assert transfer.amount > 0, "a transfer moves a positive amount"
+        self.balances[transfer.debit] -= transfer.amount
+        self.balances[transfer.credit] += transfer.amount
+        assert self.balances[transfer.debit] >= 0 or not is_floored(transfer.debit), transfer
+        self.changes.transfers.append(transfer)
+
+    def record_usage(self, usage: Usage) -> None:
+        self.changes.usage.append(usage)
+
+    def record_tick(self, tick: Tick) -> None:
+        self.changes.ticks.append(tick)
+
+    def emit(
+        self, kind: str, entity: msgspec.Struct, *, account: str | None, market: str | None = None
+    ) -> None:
+        """Tell something: to one account in its gapless sequence, or (None) to the public."""
+        account_seq = 0
+        if account is not None:
+            reader = self.accounts[account]
+            reader.event_seq += 1
+            account_seq = reader.event_seq
+            self.touch(reader)
+        tick = self.markets[market].tick if market is not None else None
+        self.changes.events.append(
+            Event(account, account_seq, kind, self.now_us, market, tick, _encode(entity))
+        )
+
+    def take_changes(self) -> Changes:
+        """Return everything since the last take."""
+        changes, self.changes = self.changes, Changes()
+        return changes
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def balance(self, account: Account) -> Balance:
+        amounts = (
+            Amount(self.balances[ledger_account(account.number, code)])
+            for code in (AVAILABLE, HELD, EARNING, PAYABLE)
+        )
+        return Balance(*amounts)
+
+    def available(self, account_id: str) -> Amount:
+        number = self.accounts[account_id].number
+        return Amount(self.balances[ledger_account(number, AVAILABLE)])
+
+    def live(self) -> LiveState:
+        """Return the whole state: what a snapshot keeps and what a store loads."""
+        return LiveState(
+            seq=self.seq,
+            accounts=_by_id(self.accounts),
+            markets=_by_id(self.markets),
+            nodes=_by_id(self.nodes),
+            offers=_by_id(self.offers),
+            bids=_by_id(self.bids),
+            leases=_by_id(self.leases),
+            notices=_by_id(self.notices),
+            balances=sorted(self.balances.items()),
+            prices={market: self.books[market].prices for market in sorted(self.books)},
+            next_bid_seq=self.next_bid_seq,
+            next_offer_seq=self.next_offer_seq,
+        )
+
+    def hash(self) -> str:
+        """Return the implementation-free digest of the state (recent prices are derived: left out)."""
+        live = self.live()
+        live.prices = {}
+        return hashlib.sha256(_encode(live)).hexdigest()
+
+
+def _by_id(entities: dict[str, _E]) -> list[_E]:
+    return [entities[key] for key in sorted(entities)]
+
+
+def _count(counts: dict[tuple[str, str], int], key: tuple[str, str], change: int) -> None:
+    value = counts.get(key, 0) + change
+    assert value >= 0
+    if value:
+        counts[key] = value
+    else:
+        counts.pop(key, None)

@@ -1,0 +1,143 @@
+"""A seeded crowd that drives a core: the same seed gives the same commands, on any implementation.
+
+The crowd looks only at committed facts (the core's own entities), so two cores that agree receive the
+same commands for ever; the first difference shows in a digest.
+"""
+
+import random
+
+from auction.commands import (
+    AckNotice,
+    AmendBid,
+    AmendOffer,
+    CancelBid,
+    CreateAccount,
+    CreateMarket,
+    CreateNode,
+    CreateOffer,
+    Deposit,
+    PlaceBid,
+    RecallNode,
+    ReleaseLease,
+    ReportLease,
+    WithdrawOffer,
+)
+from auction.errors import Rejection
+from auction.ids import derived_id
+from auction.model import LeaseState, Market
+
+START_US = 1_700_000_000_000_000
+SECOND = 1_000_000
+
+
+def make_market(market_id="h100.us", **changes):
+    settings = {
+        "id": market_id, "kind": "gpu", "gpu_model": "H100", "gpu_memory_gib": 80, "gpus_per_node": 8,
+        "interconnect": "nvlink", "region": "us", "tick_seconds": 10, "price_increment": 10_000,
+        "price_cap": 10_000_000, "notice_seconds": 30, "settlement_seconds": 60,
+        "handicap_bps": 1000, "fee_bps": 300, "is_demo": True, "created_at_us": 0,
+    }  # fmt: skip
+    return Market(**{**settings, **changes})
+
+
+class Crowd:
+    """Buyers, owners and node agents with one seeded dice."""
+
+    def __init__(self, core, seed, *, buyers=6, owners=2, nodes=6, deposit=3_000_000, market=None):
+        self.core = core
+        self.dice = random.Random(seed)
+        self.seed = f"{seed:064x}"
+        self.count = 0
+        self.at_us = START_US
+        self.market = market or make_market()
+        self.accepted = self.rejected = 0
+        self.codes = set()
+        self.buyers = [self.new_id("acct") for _ in range(buyers)]
+        self.owners = [self.new_id("acct") for _ in range(owners)]
+        self.nodes = {}
+        self.do(CreateMarket(self.market))
+        for buyer in self.buyers:
+            self.do(CreateAccount(buyer, "buyer", ["buyer"]))
+            self.do(Deposit(self.new_id("dep"), buyer, deposit))
+        for owner in self.owners:
+            self.do(CreateAccount(owner, "owner", ["owner"]))
+        for number in range(nodes):
+            node, owner = self.new_id("node"), self.owners[number % owners]
+            self.nodes[node] = owner
+            self.do(CreateNode(node, owner, self.market.id, f"n{number}", self.dice.choice([2, 4, 8]), True))
+            self.offer(node)
+
+    def new_id(self, prefix):
+        self.count += 1
+        return derived_id(prefix, self.seed, self.count)
+
+    def do(self, command):
+        outcome = self.core.apply(command, self.at_us)
+        if isinstance(outcome, Rejection):
+            self.rejected += 1
+            self.codes.add(outcome.code)
+        else:
+            self.accepted += 1
+        return outcome
+
+    def offer(self, node):
+        price = 10_000 * self.dice.randint(50, 150)
+        until = self.at_us + self.dice.randint(60, 600) * SECOND if self.dice.random() < 0.2 else None
+        gpus = self.dice.choice([2, self.core.nodes[node].gpus])
+        self.do(CreateOffer(self.new_id("off"), self.nodes[node], node, gpus, price, None, until, None))
+
+    def pick(self, entities):
+        keys = sorted(entities)
+        return entities[self.dice.choice(keys)] if keys else None
+
+    def step(self):
+        """One second of the crowd's life: a few commands, agents' reports, and what is due."""
+        self.at_us += self.dice.choice([1, 1, 1, 2, 7]) * SECOND + self.dice.randint(0, SECOND - 1)
+        self.core.run_due(self.at_us)
+        for _ in range(self.dice.randint(0, 3)):
+            self.act()
+        self.agents()
+
+    def act(self):
+        dice, roll = self.dice, self.dice.random()
+        bid, lease = self.pick(self.core.bids), self.pick(self.core.leases)
+        limit = 10_000 * dice.randint(40, 300)
+        if roll < 0.45 or bid is None:
+            gpus = dice.choice([1, 1, 2, 4, 8])
+            minimum = dice.choice([1, 1, gpus, max(1, gpus // 2)])
+            self.do(
+                PlaceBid(self.new_id("bid"), dice.choice(self.buyers), self.market.id, gpus, limit, minimum)
+            )
+        elif roll < 0.60:
+            gpus = dice.choice([None, None, 1, 3, 8])
+            paused = dice.choice([None, None, None, True, False])
+            self.do(AmendBid(bid.id, bid.account, dice.choice([None, limit]), gpus, None, paused))
+        elif roll < 0.66:
+            self.do(CancelBid(bid.id, bid.account, dice.random() < 0.7))
+        elif roll < 0.70 and lease is not None:
+            self.do(ReleaseLease(lease.id, lease.account))
+        elif roll < 0.76 and self.core._state.notices:
+            notice = self.pick(self.core._state.notices)
+            self.do(AckNotice(notice.id, notice.account, dice.random() < 0.5))
+        elif roll < 0.80:
+            node = dice.choice(sorted(self.nodes))
+            self.do(RecallNode(node, self.nodes[node], None))
+        elif roll < 0.90:
+            self.offer(dice.choice(sorted(self.nodes)))
+        elif roll < 0.94 and self.core.offers:
+            offer = self.pick(self.core.offers)
+            price = 10_000 * dice.randint(50, 150)
+            if dice.random() < 0.6:
+                self.do(AmendOffer(offer.id, offer.account, offer.version, price))
+            else:
+                self.do(WithdrawOffer(offer.id, offer.account))
+        elif roll < 0.96:
+            self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000))
+
+    def agents(self):
+        """Every node's agent: most leases start at once, a few late, a few fail."""
+        for lease_id in sorted(self.core.leases):
+            lease = self.core.leases.get(lease_id)
+            if lease is not None and lease.state is LeaseState.STARTING and self.dice.random() < 0.7:
+                state = "failed" if self.dice.random() < 0.03 else "started"
+                self.do(ReportLease(lease.id, lease.owner, state))

@@ -1,0 +1,128 @@
+"""The invariants of RULES.md and FAULTS.md over a core and over all that it ever wrote."""
+
+import itertools
+from collections import defaultdict
+
+from auction import billing
+from auction.ledger import AVAILABLE, CASH_ACCOUNT, HELD, ledger_account
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, EndReason, LeaseState, TransferCode
+
+
+class Witness:
+    """Collects every transaction and checks that they tell one consistent story."""
+
+    def __init__(self, core):
+        self.core = core
+        self.transfers = []
+        self.usage = defaultdict(list)
+        self.leases = {}
+        self.bids = {}
+        self.notices = {}
+        self.ticks = []
+        self.event_seq = defaultdict(int)
+        self.starts = {}
+
+    def see(self, changes):
+        self.transfers += changes.transfers
+        for row in changes.usage:
+            self.usage[row.lease].append(row)
+        self.leases.update(changes.leases)
+        self.bids.update(changes.bids)
+        self.notices.update(changes.notices)
+        self.ticks += changes.ticks
+        for event in changes.events:
+            if event.account is not None:
+                assert event.account_seq == self.event_seq[event.account] + 1, "P11"
+                self.event_seq[event.account] += 1
+
+    def check_now(self):
+        """What must hold at every instant."""
+        state = self.core._state
+        assert sum(state.balances.values()) == 0, "I18: books sum to zero"
+        assert all(value >= 0 for key, value in state.balances.items() if key != CASH_ACCOUNT), "I18"
+        held = defaultdict(int)
+        for bid in state.bids.values():
+            held[bid.account] += bid.held
+            on_node = [x for x in state.bid_leases[bid.id].values() if x.state in LEASE_ON_NODE]
+            assert bid.filled_gpus == sum(lease.gpu_count for lease in on_node)
+            assert bid.filled_gpus <= bid.gpus, "a bid never occupies more than it asked for"
+            if bid.status in BID_FINAL:
+                assert on_node, "a final bid without leases has left"
+            owed = sum(lease.metered - lease.settled for lease in on_node)
+            assert bid.held >= owed
+            market = state.markets[bid.market]
+            if bid.status not in BID_FINAL and bid.id not in state.books[market.id].underfunded:
+                assert bid.held >= billing.required_hold(market, bid.limit, bid.gpus), "R2: funded"
+        for account in state.accounts.values():
+            assert state.balances[ledger_account(account.number, HELD)] == held[account.id]
+            assert state.balances[ledger_account(account.number, AVAILABLE)] >= 0
+        for node in state.nodes.values():
+            used = [
+                gpu
+                for lease in state.node_leases[node.id].values()
+                if lease.state in LEASE_ON_NODE
+                for gpu in lease.gpus
+            ]
+            assert len(used) == len(set(used)), "I25"
+            assert all(0 <= gpu < node.gpus for gpu in used)
+        for lease in state.leases.values():
+            assert lease.state is not LeaseState.ENDED
+            assert (lease.state is LeaseState.NOTICED) == (lease.notice is not None)
+            if lease.notice is not None:
+                assert state.notices[lease.notice].lease == lease.id
+
+    def check_all(self):
+        """What must hold over the whole history."""
+        charged = defaultdict(int)
+        balances = defaultdict(int)
+        for transfer in self.transfers:
+            balances[transfer.debit] -= transfer.amount
+            balances[transfer.credit] += transfer.amount
+            if transfer.code in (TransferCode.CHARGE, TransferCode.FEE):
+                charged[transfer.reference] += transfer.amount
+        state = self.core._state
+        assert {k: v for k, v in balances.items() if v} == {k: v for k, v in state.balances.items() if v}
+        for lease in self.leases.values():
+            rows = self.usage[lease.id]
+            assert charged[lease.id] == lease.settled
+            assert sum(row.amount for row in rows) == lease.metered
+            for before, after in itertools.pairwise(rows):
+                assert before.to_s == after.from_s and before.carry_out == after.carry_in, "I26"
+            if lease.started_at_us is None:
+                assert not rows
+                continue
+            started_s = billing.second_of(lease.started_at_us)
+            if rows:
+                assert rows[0].from_s == started_s and rows[0].is_first
+            if lease.state is LeaseState.ENDED:
+                assert lease.metered == lease.settled
+                end_s = billing.second_of(lease.ended_at_us)
+                covered = rows[-1].to_s if rows else started_s
+                assert covered == max(end_s, started_s), "I26: billed to the second"
+                total = sum(row.price * row.gpu_count * (row.to_s - row.from_s) for row in rows)
+                assert total == 3600 * lease.metered + lease.carry, "the remainder is carried exactly"
+                self._check_end(lease)
+            else:
+                assert lease.state in LEASE_BILLED
+        self._check_ticks()
+
+    def _check_end(self, lease):
+        """I20: no preemption without a notice of at least the promised length."""
+        assert lease.end_reason is not None
+        preempted = (EndReason.OUTBID, EndReason.MOVED, EndReason.FUNDS_EXHAUSTED, EndReason.OFFER_WITHDRAWN)
+        if lease.end_reason in preempted:
+            notice = self.notices[lease.notice]
+            promised_us = self.core.markets[lease.market].notice_seconds * 1_000_000
+            assert notice.reclaim_at_us - notice.issued_at_us >= promised_us
+            assert lease.ended_at_us <= notice.reclaim_at_us
+            assert notice.reason is lease.end_reason
+
+    def _check_ticks(self):
+        last = {}
+        for tick in self.ticks:
+            assert tick.tick == last.get(tick.market, (0, None))[0] + 1, "P12"
+            if tick.market in last:
+                assert tick.previous_digest == last[tick.market][1]
+            last[tick.market] = (tick.tick, tick.digest)
+            if tick.price is not None:
+                assert tick.low <= tick.price <= tick.high, "I3"
