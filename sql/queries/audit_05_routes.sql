@@ -1,0 +1,14 @@
+-- every transfer moves between the two accounts that its code and its reference name
+SELECT t.id, t.code, t.reference, t.debit_account, t.credit_account, buyer.number AS buyer, owner.number AS owner,
+    CASE t.code
+        WHEN 'deposit' THEN t.debit_account <> 4 OR t.credit_account % 8 <> 0 OR t.credit_account <= 0
+        WHEN 'hold' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8, buyer.number * 8 + 1)
+        WHEN 'release' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8 + 1, buyer.number * 8)
+        WHEN 'charge' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8 + 1, owner.number * 8 + 2)
+        WHEN 'fee' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8 + 1, 5)
+    END IS NOT FALSE AS is_bad
+FROM transfers t
+LEFT JOIN bids b ON b.id = t.reference AND t.code IN ('hold', 'release')
+LEFT JOIN leases l ON l.id = t.reference AND t.code IN ('charge', 'fee')
+LEFT JOIN accounts buyer ON buyer.id = coalesce(b.account, l.account)
+LEFT JOIN accounts owner ON owner.id = l.owner

@@ -1,0 +1,369 @@
+"""The store port on PostgreSQL: one connection that writes, one transaction per batch or tick.
+
+Every transaction begins with the fence: it moves the shard's sequence on if, and only if, this
+engine's epoch still holds the shard and nobody wrote in between. Rows are written as sets, one array
+per column. When the reply to COMMIT is lost, a new connection looks at the sequence: it is the old one
+or the new one, and that is the answer; nothing is ever sent twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from msgspec import Struct
+
+from auction import ledger
+from auction.commands import JournalEntry, decode_command, encode_command
+from auction.errors import Fenced, Unavailable
+from auction.market import MarketBook
+from auction.model import (
+    LEASE_BILLED,
+    LEASE_ON_NODE,
+    Account,
+    ApiKey,
+    Bid,
+    Event,
+    Lease,
+    LeaseState,
+    Market,
+    Node,
+    Notice,
+    Offer,
+    Tick,
+)
+from auction.ports import Answer, Changes, KeyedRequest, LiveState, StoredAnswer
+from auction.units import MICROSECONDS_PER_SECOND, Price
+from sql import query
+from sql.rows import TABLES, decode_rows, select_columns
+
+# Whatever asyncpg raises when the server goes away; anything without an SQLSTATE counts as that.
+CONNECTION_ERRORS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Connect = Callable[[], Awaitable[Connection]]
+
+
+class PostgresStore:
+    """The durable truth of one shard. `connect` gives a new connection to the primary."""
+
+    def __init__(self, connect: Connect, *, shard_id: int = 0) -> None:
+        self._connect = connect
+        self._shard_id = shard_id
+        self._connection: Connection | None = None
+        self._epoch = 0
+        self._next_seq = 1
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def acquire(self) -> None:
+        await self._drop_connection()
+        try:
+            connection = await self._connect()
+            self._connection = connection
+            if not await connection.fetchval(
+                "SELECT pg_try_advisory_lock($1, $2)", ADVISORY_LOCK, self._shard_id
+            ):
+                raise Fenced(f"another engine is running on shard {self._shard_id} of this database")
+            row = await connection.fetchrow(query("take_shard"), self._shard_id)
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+        assert row is not None, "the migration has made the shard's row"
+        self._epoch, self._next_seq = row["epoch"], row["next_seq"]
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close(timeout=2)
+            except CONNECTION_ERRORS:
+                connection.terminate()
+
+    async def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _writer(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            raise Unavailable("storage_unavailable", "the connection to the database was lost")
+        return self._connection
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def commit(self, changes: Changes) -> None:
+        seq = changes.journal[-1].seq + 1 if changes.journal else self._next_seq
+        assert not changes.journal or changes.journal[0].seq == self._next_seq, "no gap in the journal"
+        connection = self._writer()
+        try:
+            async with connection.transaction():
+                await self._write(connection, changes, seq)
+        except CONNECTION_ERRORS as error:
+            if not await self._happened(seq):
+                raise _unavailable(error) from error
+        self._next_seq = seq
+
+    async def _happened(self, seq: int) -> bool:
+        """After a lost connection: ask a new one whether the transaction is there."""
+        if seq == self._next_seq:
+            return False  # it carried answers only; whoever asks again is decided again
+        await self._drop_connection()
+        try:
+            await self._reacquire()
+            connection = self._writer()
+            row = await connection.fetchrow(query("read_shard"), self._shard_id)
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+        assert row is not None
+        if row["epoch"] != self._epoch:
+            raise Fenced(f"epoch {row['epoch']} has taken shard {self._shard_id} from epoch {self._epoch}")
+        return bool(row["next_seq"] == seq)
+
+    async def _reacquire(self) -> None:
+        """Get a new connection and the lock again, at the same epoch."""
+        connection = await self._connect()
+        self._connection = connection
+        # The old session may live a moment longer than its socket.
+        await connection.execute("SET lock_timeout = '2s'")
+        try:
+            await connection.execute("SELECT pg_advisory_lock($1, $2)", ADVISORY_LOCK, self._shard_id)
+        except asyncpg.LockNotAvailableError as error:
+            raise Fenced(f"another engine is running on shard {self._shard_id}") from error
+        await connection.execute("RESET lock_timeout")
+
+    async def _write(self, connection: Connection, changes: Changes, seq: int) -> None:
+        fenced = await connection.fetchval(query("fence"), self._shard_id, self._epoch, self._next_seq, seq)
+        if fenced is None:
+            raise Fenced(f"epoch {self._epoch} no longer holds shard {self._shard_id}")
+        if changes.journal:
+            await self._write_journal(connection, changes.journal)
+        await _upsert(connection, Account, changes.accounts)
+        if changes.accounts:
+            await _open_ledger_accounts(connection, changes.accounts)
+        await _upsert(connection, ApiKey, changes.keys)
+        await _upsert(connection, Market, changes.markets)
+        await _upsert(connection, Node, changes.nodes)
+        await _upsert(connection, Offer, changes.offers)
+        await _upsert(connection, Bid, changes.bids)
+        await _upsert(connection, Lease, changes.leases)
+        if changes.leases:
+            await _write_slots(connection, list(changes.leases.values()))
+        await _upsert(connection, Notice, changes.notices)
+        await self._write_money(connection, changes)
+        for struct, rows in ((Tick, changes.ticks), (Event, changes.events)):
+            if rows:
+                table = TABLES[struct]
+                await connection.execute(table.insert_statement(), *table.arrays(rows))
+        if changes.answers:
+            await _write_answers(connection, changes.answers)
+
+    async def _write_journal(self, connection: Connection, entries: Sequence[JournalEntry]) -> None:
+        await connection.execute(
+            query("insert_journal"),
+            self._shard_id,
+            self._epoch,
+            [entry.seq for entry in entries],
+            [entry.at_us for entry in entries],
+            [encode_command(entry.command) for entry in entries],
+        )
+
+    async def _write_money(self, connection: Connection, changes: Changes) -> None:
+        transfers, usage = changes.transfers, changes.usage
+        if transfers:
+            await connection.execute(
+                query("insert_transfers"),
+                self._shard_id,
+                changes.journal[-1].seq,
+                changes.journal[-1].at_us,
+                [str(transfer.code) for transfer in transfers],
+                [transfer.debit for transfer in transfers],
+                [transfer.credit for transfer in transfers],
+                [transfer.amount for transfer in transfers],
+                [transfer.reference for transfer in transfers],
+                [transfer.interval_end_s for transfer in transfers],
+            )
+        if usage:
+            await connection.execute(
+                query("insert_usage"),
+                [row.lease for row in usage],
+                [row.from_s for row in usage],
+                [row.to_s for row in usage],
+                [row.gpu_count for row in usage],
+                [row.price for row in usage],
+                [row.carry_in for row in usage],
+                [row.is_first for row in usage],
+            )
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def load(self) -> LiveState:
+        connection = self._writer()
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await self._load(connection)
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+
+    async def _load(self, connection: Connection) -> LiveState:
+        async def select(struct: type[Any], condition: str = "true") -> list[Any]:
+            statement = (
+                f"SELECT {select_columns(struct, 't.')} FROM {TABLES[struct].name} t "
+                f"WHERE {condition} ORDER BY t.id"
+            )
+            return decode_rows(struct, await connection.fetch(statement))
+
+        live_lease = "EXISTS (SELECT 1 FROM leases l WHERE l.{} = t.id AND l.state <> 'ended')"
+        leases = await select(Lease, "t.state <> 'ended'")
+        markets = await select(Market)
+        counters = await connection.fetchrow(query("read_counters"), self._shard_id)
+        assert counters is not None
+        return LiveState(
+            seq=counters["seq"],
+            accounts=await select(Account),
+            markets=markets,
+            nodes=await select(Node),
+            offers=await select(Offer, "t.status <> 'withdrawn'"),
+            bids=await select(
+                Bid, f"t.status NOT IN ('cancelled', 'exhausted') OR {live_lease.format('bid')}"
+            ),
+            leases=leases,
+            notices=await select(Notice, "t.closed_at_us IS NULL"),
+            balances=[tuple(row) for row in await connection.fetch(query("read_balances"))],
+            prices=await self._load_prices(connection, markets, leases),
+            next_bid_seq=counters["next_bid_seq"],
+            next_offer_seq=counters["next_offer_seq"],
+        )
+
+    async def _load_prices(
+        self,
+        connection: Connection,
+        markets: list[Market],
+        leases: list[Lease],
+    ) -> dict[str, list[tuple[int, Price]]]:
+        """Rebuild each market's recent prices: from before its oldest unmetered second until now."""
+        prices = {}
+        for market in markets:
+            oldest_s = min(
+                (
+                    lease.metered_to_s
+                    for lease in leases
+                    if lease.market == market.id
+                    and lease.state in LEASE_BILLED
+                    and lease.metered_to_s is not None
+                ),
+                default=None,
+            )
+            before_us = None if oldest_s is None else (oldest_s + 1) * MICROSECONDS_PER_SECOND
+            rows = await connection.fetch(query("read_prices"), market.id, before_us)
+            book = MarketBook(market)
+            for row in rows:
+                book.set_price(row["cleared_at_us"] // MICROSECONDS_PER_SECOND, Price(row["price"]))
+            prices[market.id] = book.prices
+        return prices
+
+    async def find_answers(self, requests: Sequence[KeyedRequest]) -> Mapping[tuple[str, str], StoredAnswer]:
+        rows = await self._fetch(
+            "find_answers", [request.account for request in requests], [request.key for request in requests]
+        )
+        return {
+            (row["account"], row["key"]): StoredAnswer(
+                KeyedRequest(row["account"], row["key"], row["request_hash"]),
+                Answer(row["status"], row["content_type"], row["body"]),
+                row["created_at_us"],
+            )
+            for row in rows
+        }
+
+    async def find_client_bids(self, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Bid]:
+        statement = (
+            f"SELECT {select_columns(Bid, 'b.')} FROM bids b "
+            "JOIN unnest($1::text[], $2::text[]) AS p(account, client_bid_id) USING (account, client_bid_id)"
+        )
+        try:
+            rows = await self._writer().fetch(statement, [a for a, _ in pairs], [c for _, c in pairs])
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+        bids = decode_rows(Bid, rows)
+        return {(bid.account, bid.client_bid_id or ""): bid for bid in bids}
+
+    async def read_journal(self, after_seq: int, limit: int) -> list[JournalEntry]:
+        rows = await self._fetch("read_journal", self._shard_id, after_seq, limit)
+        return [JournalEntry(row["seq"], row["at_us"], decode_command(row["payload"])) for row in rows]
+
+    async def save_snapshot(self, seq: int, state_hash: str, payload: bytes) -> None:
+        await self._fetch("save_snapshot", self._shard_id, seq, state_hash, payload)
+
+    async def load_snapshot(self) -> tuple[int, str, bytes] | None:
+        rows = await self._fetch("load_snapshot", self._shard_id)
+        return (rows[0]["seq"], rows[0]["state_hash"], rows[0]["payload"]) if rows else None
+
+    async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        try:
+            return await self._writer().fetch(query(name), *arguments)
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    if isinstance(error, asyncpg.DiskFullError):
+        return Unavailable("storage_full", "the database's disk is full", retry_after_s=10)
+    return Unavailable("storage_unavailable", f"the database does not answer ({type(error).__name__})")
+
+
+async def _upsert(
+    connection: Connection,
+    struct: type[Struct],
+    entities: Mapping[str, Struct],
+) -> None:
+    if entities:
+        table = TABLES[struct]
+        await connection.execute(table.upsert_statement(), *table.arrays(list(entities.values())))
+
+
+async def _open_ledger_accounts(connection: Connection, accounts: Mapping[str, Account]) -> None:
+    numbers = [
+        ledger.ledger_account(account.number, code)
+        for account in accounts.values()
+        for code in ledger.CUSTOMER_CODES
+    ]
+    await connection.execute(
+        query("open_ledger_accounts"), numbers, [ledger.is_floored(number) for number in numbers]
+    )
+
+
+async def _write_slots(connection: Connection, leases: Sequence[Lease]) -> None:
+    """Bring the GPUs that leases occupy in line; what the primary key refuses was sold twice."""
+    occupied = [
+        (lease.node, gpu, lease.id) for lease in leases if lease.state in LEASE_ON_NODE for gpu in lease.gpus
+    ]
+    columns = [list(column) for column in zip(*occupied, strict=True)] or [[], [], []]
+    seen = [lease.id for lease in leases if lease.state is not LeaseState.PENDING]
+    await connection.execute(query("free_slots"), seen, *columns)
+    if occupied:
+        await connection.execute(query("take_slots"), *columns)
+
+
+async def _write_answers(connection: Connection, answers: Sequence[StoredAnswer]) -> None:
+    await connection.execute(
+        query("insert_answers"),
+        [stored.request.account for stored in answers],
+        [stored.request.key for stored in answers],
+        [stored.request.request_hash for stored in answers],
+        [stored.answer.status for stored in answers],
+        [stored.answer.content_type for stored in answers],
+        [stored.answer.body for stored in answers],
+        [stored.created_at_us for stored in answers],
+    )

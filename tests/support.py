@@ -1,0 +1,71 @@
+"""A whole market for a test: an embedded server a session, a fresh database a test.
+
+`running_market` is the real thing from the engine down: real PostgreSQL, real writer, real clock.
+Every user of it ends with the audit.
+"""
+
+import asyncio
+import itertools
+import os
+import threading
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+from auction.clock import Clock, SystemClock
+from auction.engine import Engine
+from sql.audit import audit, render
+from sql.embedded import EmbeddedPostgres
+from sql.pool import Database
+
+_numbers = itertools.count()
+
+
+class Server:
+    """An embedded server that outlives event loops: it has a thread and a loop of its own."""
+
+    def __init__(self, data_dir: Path, bin_dir: Path | None = None) -> None:
+        self.postgres = EmbeddedPostgres(data_dir, bin_dir=bin_dir)
+        self._loop = asyncio.new_event_loop()
+        # The server dies with the thread that spawned it, so it is spawned here, on the main thread.
+        self._loop.run_until_complete(self.postgres.start())
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.postgres.stop(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def new_database(self, *, migrated: bool = True) -> Database:
+        arguments = self.postgres.connect_arguments()
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        connection = await asyncpg.connect(**arguments)
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.close()
+        database = Database({**arguments, "database": name})
+        if migrated:
+            await database.prepare(apply_migrations=True)
+        return database
+
+
+@asynccontextmanager
+async def running_market(database: Database, *, clock: Clock | None = None):
+    """A started engine on this database; stopped and audited at the end."""
+    engine = Engine(database.store(), clock or SystemClock())
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+    await assert_audit_passes(database)
+
+
+async def assert_audit_passes(database: Database) -> None:
+    connection = await database.connect()
+    try:
+        report = await audit(connection)
+    finally:
+        await connection.close()
+    assert all(check.is_ok for check in report), render(report)
