@@ -30,6 +30,7 @@ setup(
             "language_level": "3",
             "boundscheck": VERIFY,
             "wraparound": False,
+            "auto_pickle": False,
             "initializedcheck": VERIFY,
             "overflowcheck": VERIFY,
         },

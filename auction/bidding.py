@@ -97,6 +97,11 @@ def amend(state: State, command: AmendBid) -> Bid:
     bid.min_gpus = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
     bid.is_paused = bid.is_paused if command.paused is None else command.paused
     _shrink(state, bid)
+    if market.price is not None and limit < market.price:
+        # What has not started was won at a price that the tenant no longer accepts.
+        for lease in _leases_of(state, bid):
+            if lease.state in (LeaseState.PENDING, LeaseState.STARTING):
+                leases.end(state, lease, EndReason.RELEASED, state.now_us)
     bid.version += 1
     bid.updated_at_us = state.now_us
     leases.refresh_bid(state, bid)

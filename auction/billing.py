@@ -60,14 +60,16 @@ def safe_hold(state: State, bid: Bid, limit: Price, gpus: int) -> Amount:
     on_node = [lease for lease in state.bid_leases[bid.id].values() if lease.state in LEASE_ON_NODE]
     if not on_node:
         return required
-    prices = [price for _, price in state.books[bid.market].prices]
-    peak = max([*prices, *(x.notice_price for x in on_node if x.notice_price is not None)])
+    # Only prices that a lease still depends on may be looked at: how much older history is kept in
+    # memory differs after a restart.
+    peak = state.books[bid.market].prices[-1][1]
     owed = 0
     for lease in on_node:
+        peak = max(peak, lease.notice_price or Price(0))
         owed += lease.metered - lease.settled
         if lease.metered_to_s is not None:
-            seconds = second_of(state.now_us) - lease.metered_to_s
-            owed += exposure(peak, lease.gpu_count, seconds)
+            for from_s, to_s, price in _segments(state, lease, second_of(state.now_us)):
+                owed += exposure(price, lease.gpu_count, to_s - from_s)
     above = Price(max(0, peak - limit))
     lead_s = market.notice_seconds + 2 * market.tick_seconds
     return Amount(required + owed + exposure(above, bid.filled_gpus, lead_s))
@@ -84,29 +86,37 @@ def refill_hold(state: State, bid: Bid) -> bool:
 def meter(state: State, lease: Lease, to_s: int) -> None:
     """Write usage rows up to `to_s`.
 
-    Under notice the price is min(old price, limit) (R8). Seconds that neither the hold nor the
-    account can pay (they pass only while the market itself is down) are metered at price zero: the
-    chain of usage stays complete and nobody goes below zero.
+    What is metered is always held: where the hold does not suffice (it does, but for an outage longer
+    than its window), it is topped up first, and seconds that the account cannot pay either are metered
+    at price zero. The chain of usage stays complete and nobody goes below zero.
     """
     assert lease.state in LEASE_BILLED and lease.metered_to_s is not None
     bid = state.bids[lease.bid]
-    if lease.notice_price is not None:
-        segments = [(lease.metered_to_s, to_s, lease.notice_price)]
-    else:
-        segments = list(state.books[lease.market].segments(lease.metered_to_s, to_s))
-    for from_s, end_s, price in segments:
-        unsettled = lease.metered - lease.settled
-        budget = bid.held + state.available(bid.account) - unsettled - _unsettled_of_others(state, lease)
+    unsettled = sum(x.metered - x.settled for x in state.bid_leases[bid.id].values())
+    cost, carry = 0, lease.carry
+    for from_s, end_s, price in _segments(state, lease, to_s):
+        amount, carry = charge(carry, price, lease.gpu_count, end_s - from_s)
+        cost += amount
+    if unsettled + cost > bid.held:
+        reachable = min(unsettled + cost, bid.held + state.available(bid.account))
+        adjust_hold(state, bid, Amount(reachable))
+    budget = bid.held - unsettled
+    for from_s, end_s, price in _segments(state, lease, to_s):
+        before = lease.metered
         payable_s = _affordable_seconds(lease.carry, price, lease.gpu_count, budget)
         middle = min(end_s, from_s + payable_s)
         _record(state, lease, from_s, middle, price)
         _record(state, lease, middle, end_s, Price(0))
+        budget -= lease.metered - before
     assert lease.metered_to_s >= to_s, "every billed second has a price"
 
 
-def _unsettled_of_others(state: State, lease: Lease) -> Amount:
-    siblings = state.bid_leases[lease.bid].values()
-    return Amount(sum(other.metered - other.settled for other in siblings if other is not lease))
+def _segments(state: State, lease: Lease, to_s: int) -> list[tuple[int, int, Price]]:
+    """Return (from, to, price) of the seconds that are not metered yet, up to `to_s`."""
+    assert lease.metered_to_s is not None
+    if lease.notice_price is not None:
+        return [(lease.metered_to_s, to_s, lease.notice_price)]
+    return list(state.books[lease.market].segments(lease.metered_to_s, to_s))
 
 
 def _affordable_seconds(carry: int, price: Price, gpu_count: int, budget: int) -> int:
@@ -142,9 +152,7 @@ def settle(state: State, lease: Lease, to_s: int) -> None:
     if amount == 0:
         return
     bid = state.bids[lease.bid]
-    if amount > bid.held:
-        # Only after an outage longer than the hold window; `meter` has checked that it suffices.
-        assert adjust_hold(state, bid, amount)
+    assert amount <= bid.held, "what is metered is held"
     market = state.markets[lease.market]
     for transfer in plan_settlement(
         state.accounts[lease.account].number,

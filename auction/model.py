@@ -241,7 +241,7 @@ class Lease(Struct):
     ended_at_us: int | None = None
     end_reason: EndReason | None = None
     notice: str | None = None  # the live notice, or the one that ended it
-    notice_price: Price | None = None  # what it pays under notice: min(old price, limit) (R8)
+    notice_price: Price | None = None  # what it pays under notice: the price it last won at (R8)
     metered_to_s: int | None = None  # end of the last usage row
     carry: int = 0  # remainder of the metering, 0..3599
     metered: Amount = Amount(0)  # of all usage rows

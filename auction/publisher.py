@@ -11,6 +11,7 @@ from collections import deque
 from auction.model import Event, Tick
 
 SUBSCRIPTION_EVENTS_MAX = 256
+SERVER_EVENTS_MAX = 100_000  # for the server's own parts, which keep up or look at the state again
 SUBSCRIPTIONS_MAX = 10_000
 
 
@@ -23,6 +24,7 @@ class Subscription:
         self.markets: set[str] = set()
         self.all_markets = False
         self.overflowed = False
+        self._events_max = SERVER_EVENTS_MAX if all_accounts else SUBSCRIPTION_EVENTS_MAX
         self._events: deque[Event] = deque()
         self._ticks: dict[str, Tick] = {}
         self._ready = asyncio.Event()
@@ -30,7 +32,7 @@ class Subscription:
     def _offer(self, events: list[Event], ticks: list[Tick]) -> None:
         for event in events:
             if self.all_accounts or (event.account is not None and event.account == self.account):
-                if len(self._events) >= SUBSCRIPTION_EVENTS_MAX and not self.all_accounts:
+                if len(self._events) >= self._events_max:
                     self.overflowed = True
                     self._events.clear()
                 else:

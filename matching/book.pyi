@@ -1,7 +1,10 @@
+from typing import Self, final
+
 from matching.types import Clearing
 
+@final
 class Book:
-    def __init__(self, *, handicap_bps: int, level_count: int) -> None: ...
+    def __new__(cls, *, handicap_bps: int, level_count: int) -> Self: ...
     def place_bid(
         self, *, limit: int, gpus: int, min_gpus: int, arrival_tick: int, arrival_hash: int, seq: int
     ) -> int: ...

@@ -20,11 +20,11 @@ from auction.state import Balance
 from auction.units import Amount, Price
 from sql import query
 from sql.rows import TABLES, decode_rows, select_columns
+from sql.store import CONNECTION_ERRORS
 
 READ_SECONDS_MAX = 5.0
 INT64_MAX = (1 << 63) - 1
 
-Pool = asyncpg.Pool
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Slice(Generic[T]):
 class Reader:
     """All reads of the API, over one pool."""
 
-    def __init__(self, pool: "Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
 
     # -- public ------------------------------------------------------------------------------------
@@ -324,10 +324,8 @@ class Reader:
         try:
             async with asyncio.timeout(READ_SECONDS_MAX):
                 return await self._pool.fetch(statement, *arguments)
-        except (TimeoutError, OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        except (*CONNECTION_ERRORS, asyncpg.OperatorInterventionError) as error:
             raise Unavailable("storage_unavailable", "the database does not answer") from error
-        except (asyncpg.OperatorInterventionError, asyncpg.InsufficientResourcesError) as error:
-            raise Unavailable("storage_unavailable", "the database refuses work for now") from error
 
 
 def _first(rows: list[T]) -> T | None:

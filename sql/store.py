@@ -84,6 +84,15 @@ class PostgresStore:
         assert row is not None, "the migration has made the shard's row"
         self._epoch, self._next_seq = row["epoch"], row["next_seq"]
 
+    async def attach(self) -> None:
+        """Connect to read only: the shard stays with whoever has it, and `commit` is refused."""
+        await self._drop_connection()
+        try:
+            self._connection = await self._connect()
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+        self._epoch = -1
+
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

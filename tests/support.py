@@ -1,7 +1,7 @@
 """A whole market for a test: an embedded server a session, a fresh database a test.
 
 `running_market` is the real thing from the engine down: real PostgreSQL, real writer, real clock.
-Every user of it ends with the audit.
+Every user of it ends with the audit, and with the journal replayed to the same state.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import asyncpg
 
 from auction.clock import Clock, SystemClock
 from auction.engine import Engine
+from auction.recovery import verify_replay
 from sql.audit import audit, render
 from sql.embedded import EmbeddedPostgres
 from sql.pool import Database
@@ -69,3 +70,9 @@ async def assert_audit_passes(database: Database) -> None:
     finally:
         await connection.close()
     assert all(check.is_ok for check in report), render(report)
+    store = database.store()
+    await store.attach()
+    for from_snapshot in (False, True):
+        replay = await verify_replay(store, from_snapshot=from_snapshot)
+        assert replay.is_match, replay
+    await store.close()

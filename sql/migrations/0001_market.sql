@@ -314,6 +314,7 @@ CREATE TABLE ledger_balances (
     credits        bigint NOT NULL DEFAULT 0,
     floored        boolean NOT NULL,
     CONSTRAINT ledger_balances_counters CHECK (debits >= 0 AND credits >= 0),
+    CONSTRAINT ledger_balances_floor CHECK (floored OR ledger_account = 4),
     CONSTRAINT no_overdraft CHECK (NOT floored OR credits >= debits)
 ) WITH (fillfactor = 50);
 INSERT INTO ledger_balances (ledger_account, floored) VALUES (4, false), (5, true), (6, true);
@@ -377,6 +378,12 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+CREATE FUNCTION refuse_opening_balance() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'balances change through transfers only' USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER ledger_balances_open_empty BEFORE INSERT ON ledger_balances
+    FOR EACH ROW WHEN (NEW.debits <> 0 OR NEW.credits <> 0) EXECUTE FUNCTION refuse_opening_balance();
 CREATE TRIGGER ledger_balances_guard AFTER UPDATE OR DELETE OR TRUNCATE ON ledger_balances
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_direct_balance();
 

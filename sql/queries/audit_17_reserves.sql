@@ -12,7 +12,7 @@ WITH history AS (
     FROM leases l JOIN offers o ON o.id = l.offer
     LEFT JOIN ticks t ON t.market = l.market AND t.tick = l.awarded_tick
     LEFT JOIN history h ON h.offer = o.id
-        AND coalesce(h.until_us > least(l.awarded_at_us, t.cleared_at_us), true)
+        AND coalesce(h.until_us >= least(l.awarded_at_us, t.cleared_at_us), true)
     GROUP BY l.id, o.reserve, l.market
 ), gross AS (
     -- The reserve with the operator's fee on top, rounded up to the price increment (R1).

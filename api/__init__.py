@@ -1,0 +1,1 @@
+"""The transport: HTTP and WebSocket around the engine. It decides shapes and statuses, never outcomes."""

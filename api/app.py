@@ -1,0 +1,73 @@
+"""The application: routes, services and background parts put together, started and stopped in pairs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+import asyncpg
+from aiohttp import WSCloseCode, web
+
+from api import accounts, agent, bids, leases, markets, operators, supply
+from api.auth import Authenticator
+from api.config import Config
+from api.middleware import boundary, drop_server_header
+from api.openapi import describe
+from api.routes import Route, routes_of
+from api.services import SERVICES, Services
+from api.simulator import Simulator
+from api.stream import serve_socket
+from api.system import OPENAPI, SYSTEM_ROUTES
+from auction.engine import Engine
+from sql.reads import Reader
+
+KEEPALIVE_SECONDS = 75.0
+
+ROUTES: list[Route] = routes_of(markets, bids, leases, supply, agent, accounts, operators)
+
+
+def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Config) -> web.Application:
+    """Return the application that serves `engine`; the caller starts and stops engine and pool."""
+    reader = Reader(pool)
+    authenticator = Authenticator(
+        reader, engine.clock, is_demo=config.is_demo, cache_seconds=config.key_cache_seconds
+    )
+    app = web.Application(
+        middlewares=[boundary],
+        client_max_size=config.batch_body_bytes_max,
+        # A compressed body is refused by its header; it must not be unpacked before that.
+        handler_args={"auto_decompress": False, "keepalive_timeout": KEEPALIVE_SECONDS},
+    )
+    app[SERVICES] = Services(engine, reader, authenticator, config, set())
+    app[OPENAPI] = describe(ROUTES, version("fallow"))
+    app.router.add_routes(SYSTEM_ROUTES)
+    app.router.add_get("/v1/ws", serve_socket)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handle)
+    app.on_response_prepare.append(drop_server_header)
+    app.on_shutdown.append(_let_go)
+    if config.runs_simulator:
+        app.cleanup_ctx.append(_simulator)
+    return app
+
+
+async def _let_go(app: web.Application) -> None:
+    """Answer every long poll, and tell every socket to come back later: close code 1012."""
+    app[SERVICES].end_waits()
+    closes = (
+        socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"restart")
+        for socket in list(app[SERVICES].sockets)
+    )
+    # A socket whose client has gone may fail to close; that is no reason to keep the others.
+    await asyncio.gather(*closes, return_exceptions=True)
+
+
+async def _simulator(app: web.Application) -> AsyncIterator[None]:
+    services = app[SERVICES]
+    simulator = Simulator(
+        services.engine,
+        start_seconds=services.config.simulator_start_seconds,
+        drain_seconds=services.config.simulator_drain_seconds,
+    )
+    simulator.start()
+    yield
+    await simulator.stop()

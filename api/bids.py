@@ -1,0 +1,275 @@
+"""Buyers' bids: place, look at, change, cancel; one by one and in batches; and trying without placing.
+
+Answers to writes are written from the engine's live objects while the commit is on its way; reads come
+from the database. `cancel` of what has already ended is a conflict, of what never was a 404.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from api.call import Call, Reply
+from api.codec import Page
+from api.events import EventView, event_view
+from api.fields import (
+    CURRENCY,
+    Cursor,
+    IdField,
+    PageLimit,
+    format_instant,
+    format_price_or_none,
+    is_client_bid_id,
+    is_object_id,
+)
+from api.paging import page, read_number
+from api.routes import NoBody, NoQuery, route
+from api.wire import (
+    AmendBidBody,
+    AmendOperation,
+    BatchBody,
+    BatchView,
+    BidView,
+    CancelOperation,
+    Operation,
+    PlaceBidBody,
+    PlaceOperation,
+    PreviewView,
+    ResultView,
+    bid_view,
+)
+from auction.bidding import PlacedBid
+from auction.commands import AmendBid, CancelBid, Command, PlaceBid
+from auction.core import Core
+from auction.errors import Rejection
+from auction.ids import random_id
+from auction.model import BID_FINAL, Bid
+from auction.ports import Answer
+from auction.units import Price, format_microusd
+from sql.reads import BidRow
+
+BidStatusName = Literal["open", "partial", "filled", "preempting", "paused", "cancelled", "exhausted"]
+
+
+class BidsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    market: IdField | None = None
+    status: BidStatusName | None = None
+    limit: PageLimit = 50
+    cursor: Cursor | None = None
+
+
+class CancelQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    release: bool = True
+
+
+class CancelAllQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    market: IdField
+    release: bool = True
+
+
+class ListQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    limit: PageLimit = 50
+    cursor: Cursor | None = None
+
+
+@route("POST", "/v1/bids", scope="bids:write", status=201)
+async def place_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[BidView]:
+    """Place a bid. A repeat of the same client_bid_id answers 200 with the first one."""
+    command = _placing(call.account, call.body)
+    return await call.submit(
+        command,
+        lambda placed: _shown(call.core, placed.bid),
+        status=lambda placed: 200 if placed.is_repeat else 201,
+    )
+
+
+@route("POST", "/v1/bids/preview", scope="bids:read")
+async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
+    """Say what a bid would get and tie up; nothing is stored."""
+    preview = call.core.preview(_placing(call.account, call.body))
+    return call.reply(
+        PreviewView(
+            fill_gpus=preview.fill,
+            price=format_price_or_none(preview.price),
+            hold=format_microusd(preview.hold),
+            worst_cost_per_hour=format_microusd(preview.worst_cost_per_hour),
+            currency=CURRENCY,
+            effective_tick=preview.effective_tick,
+            cutoff_at=format_instant(preview.cutoff_at_us),
+        )
+    )
+
+
+@route("POST", "/v1/bids/batch", scope="bids:write", is_batch=True)
+async def batch_bids(call: Call[BatchBody, NoQuery]) -> Reply[BatchView]:
+    """Place, amend and cancel up to 1,000 bids, decided in order, each with its own outcome."""
+    commands = [_operation(call.account, operation) for operation in call.body.operations]
+
+    def encode(outcomes: list[Any]) -> Answer:
+        return call.answer(200, _batch_view(call, outcomes))
+
+    return await call.submit_all(commands, encode)
+
+
+@route("GET", "/v1/bids", scope="bids:read")
+async def list_bids(call: Call[NoBody, BidsQuery]) -> Reply[Page[BidView]]:
+    """List your bids, newest first."""
+    query = call.query
+    found = await call.services.reader.bids(
+        call.account,
+        market=query.market,
+        status=query.status,
+        before_seq=read_number(query.cursor),
+        limit=query.limit,
+    )
+    return call.reply(page([_read(row) for row in found.rows], found.last and found.last.bid.seq))
+
+
+@route("DELETE", "/v1/bids", scope="bids:write")
+async def cancel_bids(call: Call[NoBody, CancelAllQuery]) -> Reply[BatchView]:
+    """Cancel all your live bids of one market."""
+    query = call.query
+    if query.market not in call.core.markets:
+        raise Rejection("market_not_found", "no such market")
+    commands = [
+        CancelBid(bid.id, call.account, query.release)
+        for bid in call.core.bids.values()
+        if bid.account == call.account and bid.market == query.market and bid.status not in BID_FINAL
+    ]
+
+    def encode(outcomes: list[Any]) -> Answer:
+        return call.answer(200, _batch_view(call, outcomes))
+
+    return await call.submit_all(commands, encode)
+
+
+@route("GET", "/v1/bids/by-client-id/{client_bid_id}", scope="bids:read")
+async def get_bid_by_client_id(call: Call[NoBody, NoQuery]) -> Reply[BidView]:
+    """Show the bid that carries your own id."""
+    client_bid_id = call.path_part("client_bid_id")
+    row = None
+    if is_client_bid_id(client_bid_id):
+        row = await call.services.reader.bid_by_client_id(call.account, client_bid_id)
+    return call.reply(_read(call.found(row, "bid")))
+
+
+@route("GET", "/v1/bids/{bid}", scope="bids:read")
+async def get_bid(call: Call[NoBody, NoQuery]) -> Reply[BidView]:
+    """Show one bid."""
+    return call.reply(_read(await _own_bid(call)))
+
+
+@route("GET", "/v1/bids/{bid}/events", scope="bids:read")
+async def list_bid_events(call: Call[NoBody, ListQuery]) -> Reply[Page[EventView]]:
+    """Tell everything that happened to a bid, its leases and notices, newest first."""
+    row = await _own_bid(call)
+    found = await call.services.reader.bid_events(
+        call.account, row.bid.id, before_seq=read_number(call.query.cursor), limit=call.query.limit
+    )
+    events = [event_view(event, call.core) for event in found.rows]
+    return call.reply(page(events, found.last and found.last.account_seq))
+
+
+@route("PATCH", "/v1/bids/{bid}", scope="bids:write")
+async def amend_bid(call: Call[AmendBidBody, NoQuery]) -> Reply[BidView]:
+    """Change a bid while it runs: its limit both ways, its GPUs, whether it is paused."""
+    if call.body == AmendBidBody():
+        raise Rejection("nothing_to_change", "expected at least one field")
+    command = _amending(call.account, call.path_part("bid"), call.body, call.expected_version())
+    return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
+
+
+@route("DELETE", "/v1/bids/{bid}", scope="bids:write")
+async def cancel_bid(call: Call[NoBody, CancelQuery]) -> Reply[BidView]:
+    """Cancel a bid; `release=false` lets its leases run on until they end by themselves."""
+    command = CancelBid(call.path_part("bid"), call.account, call.query.release, call.expected_version())
+    return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
+
+
+def _placing(account: str, body: PlaceBidBody) -> PlaceBid:
+    return PlaceBid(
+        bid=random_id("bid"),
+        account=account,
+        market=body.market,
+        gpus=body.gpus,
+        limit=Price(body.limit_price_per_gpu_hour),
+        min_gpus=body.min_gpus,
+        client_bid_id=body.client_bid_id,
+        labels=body.labels or {},
+    )
+
+
+def _amending(account: str, bid: str, body: AmendBidBody, version: int | None) -> AmendBid:
+    limit = body.limit_price_per_gpu_hour
+    return AmendBid(
+        bid=bid,
+        account=account,
+        limit=None if limit is None else Price(limit),
+        gpus=body.gpus,
+        min_gpus=body.min_gpus,
+        paused=body.paused,
+        expected_version=version,
+    )
+
+
+def _operation(account: str, operation: Operation) -> Command:
+    match operation:
+        case PlaceOperation():
+            return _placing(account, operation)
+        case AmendOperation():
+            return _amending(account, operation.id, operation, operation.version)
+        case CancelOperation():
+            return CancelBid(operation.id, account, operation.release, operation.version)
+
+
+def _batch_view(call: Call[Any, Any], outcomes: list[Any]) -> BatchView:
+    bids = [outcome for outcome in outcomes if isinstance(outcome, Bid)]
+    leases = _live_leases(call.core, bids)
+    return BatchView([_result(call, outcome, leases) for outcome in outcomes])
+
+
+def _result(call: Call[Any, Any], outcome: Any, leases: dict[str, list[str]]) -> ResultView:
+    markets = call.core.markets
+    match outcome:
+        case Rejection():
+            problem = call.problem(outcome)
+            return ResultView(problem.status, problem=problem)
+        case PlacedBid(bid=bid, is_repeat=is_repeat):
+            status = 200 if is_repeat else 201
+            return ResultView(status, bid=bid_view(bid, markets[bid.market], leases.get(bid.id, [])))
+        case _:
+            return ResultView(200, bid=bid_view(outcome, markets[outcome.market], leases.get(outcome.id, [])))
+
+
+def _shown(core: Core, bid: Bid) -> BidView:
+    """Show a bid as the engine just left it."""
+    return bid_view(bid, core.markets[bid.market], _live_leases(core, [bid]).get(bid.id, []))
+
+
+def _live_leases(core: Core, bids: list[Bid]) -> dict[str, list[str]]:
+    """Return the ids of these bids' live leases, by bid; one pass, and none for bids that have none."""
+    holders = {bid.id for bid in bids if bid.filled_gpus or bid.awarded_gpus}
+    found: dict[str, list[str]] = {}
+    if holders:
+        for lease in core.leases.values():
+            if lease.bid in holders:
+                found.setdefault(lease.bid, []).append(lease.id)
+    return found
+
+
+def _read(row: BidRow) -> BidView:
+    return bid_view(row.bid, row.head, row.leases)
+
+
+async def _own_bid(call: Call[Any, Any]) -> BidRow:
+    bid = call.path_part("bid")
+    row = await call.services.reader.bid(call.account, bid) if is_object_id(bid) else None
+    return call.found(row, "bid")
+
+
+async def _when_absent(call: Call[Any, Any]) -> Rejection | None:
+    """Say why the engine may not know this bid: it keeps live ones, the database all of them."""
+    bid = call.path_part("bid")
+    if bid in call.core.bids or not is_object_id(bid):
+        return None
+    row = await call.services.reader.bid(call.account, bid)
+    return None if row is None else Rejection("bid_final", f"the bid is {row.bid.status}")

@@ -1,0 +1,46 @@
+"""What the transport can be told, and the bounds it refuses to start beyond."""
+
+import ipaddress
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of one API process. `port` 0 lets the system choose."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    is_demo: bool = False
+    body_bytes_max: int = 64 * 1024
+    batch_body_bytes_max: int = 256 * 1000
+    body_seconds_max: float = 30.0
+    heartbeat_seconds: float = 10.0
+    send_seconds_max: float = 20.0
+    key_cache_seconds: float = 2.0
+    runs_simulator: bool = False
+    simulator_start_seconds: float = 1.0
+    simulator_drain_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host):
+            raise ValueError(f"host {self.host}: only loopback addresses are served without TLS")
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"port {self.port}: expected 0 to 65535")
+        if not 0 < self.body_bytes_max <= self.batch_body_bytes_max <= 16 * 1024 * 1024:
+            raise ValueError("body caps: expected 0 < body_bytes_max <= batch_body_bytes_max <= 16 MiB")
+        if not 0 < self.key_cache_seconds <= 2:
+            raise ValueError("key_cache_seconds: a revoked key must stop working within 2 s")
+        if min(self.heartbeat_seconds, self.send_seconds_max, self.body_seconds_max) <= 0:
+            raise ValueError("times must be above zero")
+        if min(self.simulator_start_seconds, self.simulator_drain_seconds) < 0:
+            raise ValueError("simulator delays must not be negative")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,230 @@
+"""The scalars of the wire: what one field may hold, and how it is written back.
+
+Decides the text form of money, prices, times, ids and free text (API.md "Conventions"), for every
+request struct. Each is a class of its own so that msgspec hands the raw value to `decode_field` and
+puts the field's path on whatever is refused. Must not know what a field is used for.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from auction.units import (
+    AMOUNT_MAX,
+    GPU_COUNT_MAX,
+    MICROSECONDS_PER_SECOND,
+    PRICE_MAX,
+    format_microusd,
+    parse_microusd,
+)
+
+NAME_CHARACTERS_MAX = 80
+REFERENCE_CHARACTERS_MAX = 128
+CLIENT_BID_ID_CHARACTERS_MAX = 64
+LABELS_MAX = 16
+LABEL_CHARACTERS_MAX = 64
+CONNECT_CHARACTERS_MAX = 1024
+OBJECT_ID_CHARACTERS_MAX = 64
+NOTICE_SECONDS_MAX = 3_600
+
+CURRENCY = "USD"
+
+# The calendar's last representable instant is far away; a year of four digits keeps RFC 3339 legal.
+TIME_US_MAX = 253_402_300_799_999_999
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+# Bidirectional controls and zero-width characters let one name look like another.
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+class _Plain(type):
+    """A field's class only marks it for the decoder: the value stays a plain `str`, `int` or `dict`.
+
+    So it can go into a command, a statement or an answer as it is; msgspec writes no subclasses.
+    """
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.__mro__[1])
+
+
+class PriceField(int, metaclass=_Plain):
+    """A price in microusd per GPU-hour, sent as a decimal string."""
+
+
+class AmountField(int, metaclass=_Plain):
+    """An amount in microusd, above zero, sent as a decimal string."""
+
+
+class InstantField(int, metaclass=_Plain):
+    """Microseconds since the epoch, sent as RFC 3339."""
+
+
+class IdField(str, metaclass=_Plain):
+    """An id or a market's slug."""
+
+
+class NameField(str, metaclass=_Plain):
+    """A person's name for something: short, normalised, visible text."""
+
+
+class ReferenceField(str, metaclass=_Plain):
+    """The caller's own reference for a payment; may be empty."""
+
+
+class ClientBidIdField(str, metaclass=_Plain):
+    """The caller's own id of a bid."""
+
+
+class LabelsField(dict[str, str], metaclass=_Plain):
+    """Free labels on a bid."""
+
+
+class ConnectField(dict[str, str], metaclass=_Plain):
+    """How a tenant reaches its lease, as the node's agent tells it."""
+
+
+GpuCount = Annotated[int, Meta(ge=1, le=GPU_COUNT_MAX)]
+NodeGpuCount = Annotated[int, Meta(ge=1, le=1024)]
+NoticeSeconds = Annotated[int, Meta(ge=0, le=NOTICE_SECONDS_MAX)]
+WaitSeconds = Annotated[int, Meta(ge=0, le=60)]
+PageLimit = Annotated[int, Meta(ge=1, le=500)]
+TickNumber = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+EventSeq = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Cursor = Annotated[str, Meta(min_length=1, max_length=256)]
+
+_DECIMAL_SCHEMA = {"type": "string", "pattern": r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?$"}
+_MAP_OF_TEXT = {"type": "object", "additionalProperties": {"type": "string"}}
+
+SCHEMAS: dict[type, dict[str, Any]] = {
+    PriceField: _DECIMAL_SCHEMA | {"description": "USD per GPU-hour"},
+    AmountField: _DECIMAL_SCHEMA | {"description": "USD"},
+    InstantField: {"type": "string", "format": "date-time"},
+    IdField: {"type": "string", "maxLength": OBJECT_ID_CHARACTERS_MAX},
+    NameField: {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
+    ReferenceField: {"type": "string", "maxLength": REFERENCE_CHARACTERS_MAX},
+    ClientBidIdField: {"type": "string", "minLength": 1, "maxLength": CLIENT_BID_ID_CHARACTERS_MAX},
+    LabelsField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
+    ConnectField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
+}
+
+
+def decode_field(kind: type, value: Any) -> Any:
+    """Read one field of the classes above; raise ValueError saying what was expected."""
+    read = _READERS.get(kind)
+    if read is None:
+        raise NotImplementedError(kind)
+    return read(value)
+
+
+def schema_of_field(kind: type) -> dict[str, Any]:
+    """Return the JSON Schema of one of the classes above."""
+    if kind not in SCHEMAS:
+        raise NotImplementedError(kind)
+    return SCHEMAS[kind]
+
+
+def is_object_id(value: object) -> bool:
+    """Say whether `value` has the shape of an id; what has not cannot name anything."""
+    return (
+        isinstance(value, str)
+        and len(value) <= OBJECT_ID_CHARACTERS_MAX
+        and _OBJECT_ID.fullmatch(value) is not None
+    )
+
+
+def is_client_bid_id(value: str) -> bool:
+    """Say whether `value` could have been stored as a client_bid_id."""
+    try:
+        return _text(value, least=1, most=CLIENT_BID_ID_CHARACTERS_MAX) == value
+    except ValueError:
+        return False
+
+
+def parse_instant(value: object) -> int:
+    """Read RFC 3339 as microseconds since the epoch; raise ValueError on anything else."""
+    if not isinstance(value, str) or len(value) > 40 or _INSTANT.fullmatch(value) is None:
+        raise ValueError("expected a time such as 2026-01-31T12:00:00.000000Z")
+    moment = datetime.fromisoformat(value.upper())
+    try:
+        instant_us = (moment - _EPOCH) // timedelta(microseconds=1)
+    except OverflowError:
+        raise ValueError("expected a time after 1970 and before the year 10000") from None
+    if not 0 <= instant_us <= TIME_US_MAX:
+        raise ValueError("expected a time after 1970 and before the year 10000")
+    return instant_us
+
+
+def format_instant(instant_us: int) -> str:
+    """Write microseconds since the epoch as RFC 3339, UTC, six places."""
+    seconds, microseconds = divmod(instant_us, MICROSECONDS_PER_SECOND)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+
+
+def format_instant_or_none(instant_us: int | None) -> str | None:
+    return None if instant_us is None else format_instant(instant_us)
+
+
+def format_price_or_none(price: int | None) -> str | None:
+    return None if price is None else format_microusd(price)
+
+
+def _object_id(value: object) -> str:
+    if not isinstance(value, str) or not is_object_id(value):
+        raise ValueError("expected an id: letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _microusd(value: object, *, least: int, most: int) -> int:
+    if not isinstance(value, str):
+        raise ValueError('expected a decimal string such as "2.35"')
+    number = parse_microusd(value[:64])
+    if not least <= number <= most:
+        raise ValueError(f"expected {format_microusd(least)} to {format_microusd(most)}")
+    return number
+
+
+def _text(value: object, *, least: int, most: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    # Normalising is quadratic for some long texts: the length is looked at first, and again after.
+    if len(value) > 4 * most:
+        raise ValueError(f"expected {least} to {most} characters")
+    text = unicodedata.normalize("NFC", value)
+    if not least <= len(text) <= most:
+        raise ValueError(f"expected {least} to {most} characters, found {len(text)}")
+    if any(unicodedata.category(character) in _INVISIBLE_CATEGORIES for character in text):
+        raise ValueError("control, format and surrogate characters are not allowed")
+    return text
+
+
+def _text_map(value: object, most: int) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("expected an object of texts")
+    if len(value) > LABELS_MAX:
+        raise ValueError(f"expected at most {LABELS_MAX} entries, found {len(value)}")
+    return {
+        _text(key, least=1, most=LABEL_CHARACTERS_MAX): _text(item, least=0, most=most)
+        for key, item in value.items()
+    }
+
+
+_READERS: dict[type, Callable[[object], Any]] = {
+    PriceField: lambda value: _microusd(value, least=0, most=PRICE_MAX),
+    AmountField: lambda value: _microusd(value, least=1, most=AMOUNT_MAX),
+    InstantField: parse_instant,
+    IdField: _object_id,
+    NameField: lambda value: _text(value, least=1, most=NAME_CHARACTERS_MAX),
+    ReferenceField: lambda value: _text(value, least=0, most=REFERENCE_CHARACTERS_MAX),
+    ClientBidIdField: lambda value: _text(value, least=1, most=CLIENT_BID_ID_CHARACTERS_MAX),
+    LabelsField: lambda value: _text_map(value, LABEL_CHARACTERS_MAX),
+    ConnectField: lambda value: _text_map(value, CONNECT_CHARACTERS_MAX),
+}
+assert _READERS.keys() == SCHEMAS.keys(), "every field is read and documented"

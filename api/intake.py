@@ -1,0 +1,57 @@
+"""From a request's bytes to its struct, within bounds.
+
+Decides how much is read, for how long and in which form. A body is never decompressed: a kilobyte could
+become a gigabyte.
+"""
+
+import asyncio
+from functools import cache
+
+from aiohttp import web
+from msgspec import Struct
+from msgspec.structs import fields
+
+from api.codec import JSON, codec_of
+from api.config import Config
+from auction.errors import Rejection
+
+
+async def read_body(
+    request: web.Request, config: Config, kind: type[Struct], *, is_batch: bool
+) -> tuple[bytes, Struct]:
+    """Return the raw body and its struct; an absent body stands for one without fields."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Rejection("unsupported_media_type", "a compressed request body is not read")
+    raw = await _read(request, config.batch_body_bytes_max if is_batch else config.body_bytes_max, config)
+    if not raw and _is_all_optional(kind):
+        return raw, kind()
+    codec = codec_of(request.headers.get("Content-Type", ""))
+    if codec is None:
+        if not raw:
+            # Nothing was sent: what is missing is the better thing to tell.
+            return raw, JSON.decode(b"{}", kind)
+        raise Rejection(
+            "unsupported_media_type", "Content-Type is neither application/json nor application/msgpack"
+        )
+    return raw, codec.decode(raw, kind)
+
+
+async def _read(request: web.Request, bytes_max: int, config: Config) -> bytes:
+    too_large = Rejection("too_large", f"the body exceeds {bytes_max} bytes")
+    if request.content_length is not None and request.content_length > bytes_max:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(config.body_seconds_max):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > bytes_max:
+                    raise too_large
+    except TimeoutError:
+        raise Rejection("request_timeout", f"the body took over {config.body_seconds_max} s") from None
+    return bytes(body)
+
+
+@cache
+def _is_all_optional(kind: type[Struct]) -> bool:
+    return not any(field.required for field in fields(kind))

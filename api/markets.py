@@ -1,0 +1,181 @@
+"""Public market data: markets, ticks, the curve, quotes, the time.
+
+What was decided is read from the database; the curve and the quote are of the book as it stands.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from api.call import Call, Reply
+from api.codec import Page
+from api.fields import (
+    CURRENCY,
+    TIME_US_MAX,
+    Cursor,
+    GpuCount,
+    PageLimit,
+    TickNumber,
+    format_instant,
+    format_price_or_none,
+    is_object_id,
+    parse_instant,
+)
+from api.paging import page, read_number
+from api.routes import NoBody, NoQuery, route
+from api.wire_market import (
+    CURVE_LEVELS_MAX,
+    CurveView,
+    MarketView,
+    QuoteView,
+    TickView,
+    TimeView,
+    market_view,
+    tick_view,
+)
+from auction.core import Core
+from auction.errors import Rejection
+from auction.units import format_microusd
+from sql.reads import INT64_MAX
+
+_Moment = Annotated[str, Meta(max_length=40, description="a tick's number, or a time")]
+
+
+class TicksQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"first": "from", "last": "to"}):
+    first: _Moment | None = None
+    last: _Moment | None = None
+    limit: PageLimit = 50
+    cursor: Cursor | None = None
+
+
+class QuoteQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    gpus: GpuCount
+    min_gpus: GpuCount = 1
+
+
+class CurveQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """`tick` asks for the book as of that tick; only the current one is kept."""
+
+    tick: TickNumber | None = None
+
+
+@route("GET", "/v1/time")
+async def get_time(call: Call[NoBody, NoQuery]) -> Reply[TimeView]:
+    """Tell the market's time."""
+    return call.reply(TimeView(format_instant(call.now_us)))
+
+
+@route("GET", "/v1/markets")
+async def list_markets(call: Call[NoBody, NoQuery]) -> Reply[Page[MarketView]]:
+    """List the markets."""
+    markets = await call.services.reader.markets()
+    return call.reply(Page([market_view(market) for market in markets]))
+
+
+@route("GET", "/v1/markets/{market}")
+async def get_market(call: Call[NoBody, NoQuery]) -> Reply[MarketView]:
+    """Show one market."""
+    market_id = _market_id(call)
+    market = await call.services.reader.market(market_id)
+    if market is None:
+        raise _no_market()
+    return call.reply(market_view(market))
+
+
+@route("GET", "/v1/markets/{market}/ticks")
+async def list_ticks(call: Call[NoBody, TicksQuery]) -> Reply[Page[TickView]]:
+    """List the results of a market's ticks, newest first."""
+    market_id = _existing_market(call)
+    query = call.query
+    first, from_us = _bound(query.first, "/from", 0, 0)
+    last, to_us = _bound(query.last, "/to", INT64_MAX, TIME_US_MAX)
+    before = read_number(query.cursor)
+    found = await call.services.reader.ticks(
+        market_id, first=first, last=min(last, before - 1), from_us=from_us, to_us=to_us, limit=query.limit
+    )
+    return call.reply(page([tick_view(tick) for tick in found.rows], found.last and found.last.tick))
+
+
+@route("GET", "/v1/markets/{market}/ticks/{tick}")
+async def get_tick(call: Call[NoBody, NoQuery]) -> Reply[TickView]:
+    """Show the result of one tick, or of the latest."""
+    market_id = _existing_market(call)
+    text = call.path_part("tick")
+    number = None
+    if text != "latest":
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else -1
+    return call.reply(tick_view(call.found(await call.services.reader.tick(market_id, number), "tick")))
+
+
+@route("GET", "/v1/markets/{market}/curve")
+async def get_curve(call: Call[NoBody, CurveQuery]) -> Reply[CurveView]:
+    """Show cumulative demand and supply of the book by price."""
+    market_id = _existing_market(call)
+    view = curve_view(call.core, market_id)
+    if call.query.tick not in (None, view.tick):
+        raise Rejection("not_found", "only the curve of the current tick is kept")
+    return call.reply(view)
+
+
+@route("GET", "/v1/markets/{market}/quote")
+async def get_quote(call: Call[NoBody, QuoteQuery]) -> Reply[QuoteView]:
+    """Say what so many GPUs would cost at the next tick."""
+    market_id = _existing_market(call)
+    gpus, min_gpus = call.query.gpus, call.query.min_gpus
+    quote = call.core.quote(market_id, gpus, min_gpus)
+    return call.reply(
+        QuoteView(
+            market=market_id,
+            tick=call.core.markets[market_id].tick,
+            gpus=gpus,
+            min_gpus=min_gpus,
+            price_to_fill=format_price_or_none(quote.price_to_fill),
+            available_gpus=quote.available_gpus,
+            entry_price=format_price_or_none(quote.entry_price),
+            clearing_price=format_price_or_none(quote.clearing_price),
+            currency=CURRENCY,
+            suggested_limits=[],
+        )
+    )
+
+
+def curve_view(core: Core, market_id: str) -> CurveView:
+    """Show a market's curve as the book stands."""
+    curve = core.curve(market_id, CURVE_LEVELS_MAX)
+    return CurveView(
+        market_id,
+        curve.tick,
+        [(format_microusd(price), gpus) for price, gpus in curve.demand],
+        [(format_microusd(price), gpus) for price, gpus in curve.supply],
+    )
+
+
+def _market_id(call: Call[NoBody, NoQuery]) -> str:
+    market_id = call.path_part("market")
+    if not is_object_id(market_id):
+        raise _no_market()
+    return market_id
+
+
+def _existing_market(call: Call[NoBody, Any]) -> str:
+    # The set of markets only grows, so the engine's own copy is as good as the stored one.
+    market_id = call.path_part("market")
+    if market_id not in call.core.markets:
+        raise _no_market()
+    return market_id
+
+
+def _no_market() -> Rejection:
+    return Rejection("market_not_found", "no such market")
+
+
+def _bound(text: str | None, pointer: str, tick: int, instant_us: int) -> tuple[int, int]:
+    """Read a bound that is a tick's number or a time; the other kind stays open."""
+    if text is None:
+        return tick, instant_us
+    if text.isascii() and text.isdecimal() and len(text) <= 18:
+        return int(text), instant_us
+    try:
+        return tick, parse_instant(text)
+    except ValueError as error:
+        raise Rejection("invalid_value", f"{error}, or a tick's number", pointer=pointer) from None

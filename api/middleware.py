@@ -1,0 +1,45 @@
+"""The one place where exceptions become answers, and where every answer gets its request id."""
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from api.call import REQUEST_ID
+from api.codec import JSON, codec_for_answer
+from api.errors import problem_of, retry_after
+from auction.ids import random_id
+
+REQUEST_ID_HEADER = "X-Request-Id"
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Run a handler; answer whatever it raises as problem+json, or msgpack if that is accepted."""
+    request[REQUEST_ID] = random_id("req")
+    try:
+        response = await handler(request)
+    except web.HTTPSuccessful as success:
+        response = success
+    except Exception as error:
+        response = _problem_response(request, error)
+    if not response.prepared:
+        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+    return response
+
+
+def _problem_response(request: web.Request, error: Exception) -> web.Response:
+    problem = problem_of(error, request[REQUEST_ID])
+    codec = codec_for_answer(request.headers.get("Accept"), request.headers.get("Content-Type")) or JSON
+    response = web.Response(status=problem.status, body=codec.encode(problem))
+    response.headers["Content-Type"] = codec.problem_type
+    if problem.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if problem.status in (429, 503):
+        response.headers["Retry-After"] = str(retry_after(error))
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+    return response
+
+
+async def drop_server_header(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell nobody which software answers."""
+    response.headers.pop("Server", None)

@@ -1,0 +1,117 @@
+"""/openapi.json, made from the routes and the very structs that decode the requests.
+
+Decides nothing: what a route declares is what is written. OpenAPI 3.1.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from api.fields import schema_of_field
+from api.problems import PROBLEMS
+from api.routes import NoBody, Route
+from api.wire import ProblemView
+
+_REF = "#/components/schemas/{name}"
+_PATH_PART = re.compile(r"\{([a-z_]+)\}")
+_MEDIA = ("application/json", "application/msgpack")
+_PROBLEM_MEDIA = ("application/problem+json", "application/problem+msgpack")
+
+_HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
+    "If-Match": {"type": "string"},
+}
+
+
+def describe(routes: list[Route], version: str) -> bytes:
+    """Return the OpenAPI document of these routes, as JSON."""
+    return msgspec.json.encode(document(routes, version))
+
+
+def document(routes: list[Route], version: str) -> dict[str, Any]:
+    """Return the OpenAPI document of these routes."""
+    types: list[Any] = [ProblemView]
+    for route in routes:
+        types += [route.body, route.query, route.view]
+    schemas, components = msgspec.json.schema_components(
+        types, schema_hook=schema_of_field, ref_template=_REF
+    )
+    problem = schemas[0]
+    paths: dict[str, dict[str, Any]] = {}
+    for number, route in enumerate(routes):
+        body, query, view = schemas[1 + 3 * number : 4 + 3 * number]
+        operation = _operation(route, body, components[_name(query)], view, problem)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    for unused in {route.query for route in routes} | {NoBody}:
+        components.pop(unused.__name__, None)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Fallow",
+            "version": version,
+            "description": "A spot market for idle GPUs: a uniform-price tick auction.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "x-problems": {code: kind.status for code, kind in sorted(PROBLEMS.items())},
+    }
+
+
+def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "parameters": [*_path_parameters(route), *_query_parameters(query), *_header_parameters(route)],
+        "responses": {
+            str(route.status): {"description": "Done", "content": _content(_MEDIA, view)},
+            "default": {"description": "Refused", "content": _content(_PROBLEM_MEDIA, problem)},
+        },
+    }
+    if route.scope is not None:
+        operation["security"] = [{"key": []}]
+        operation["description"] = f"Scope: `{route.scope}`."
+    if route.body is not NoBody:
+        operation["requestBody"] = {"required": _is_required(route.body), "content": _content(_MEDIA, body)}
+    return operation
+
+
+def _content(media: tuple[str, ...], schema: Any) -> dict[str, Any]:
+    return {name: {"schema": schema} for name in media}
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PATH_PART.findall(route.path)
+    ]
+
+
+def _query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    required = schema.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": kind}
+        for name, kind in schema["properties"].items()
+    ]
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.method == "GET":
+        return []
+    names = ["Idempotency-Key"] if route.method == "POST" else ["Idempotency-Key", "If-Match"]
+    return [{"name": name, "in": "header", "required": False, "schema": _HEADERS[name]} for name in names]
+
+
+def _is_required(body: type[Struct]) -> bool:
+    return any(field.required for field in msgspec.structs.fields(body))
+
+
+def _name(reference: dict[str, Any]) -> str:
+    name: str = reference["$ref"].rpartition("/")[2]
+    return name

@@ -1,0 +1,100 @@
+"""The operator's acts: markets, accounts, halting and resuming, freezing."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from api.call import Call, Reply
+from api.codec import Page
+from api.fields import Cursor, PageLimit, is_object_id
+from api.keys import mint_key, scopes_of
+from api.paging import page, read_key
+from api.routes import NoBody, NoQuery, route
+from api.wire_market import (
+    CreateMarketBody,
+    MarketStatusBody,
+    MarketView,
+    make_market,
+    market_view,
+)
+from api.wire_money import AccountView, CreateAccountBody, account_view
+from auction.commands import CreateAccount, CreateMarket, SetAccountState, SetMarketStatus
+from auction.errors import NotFound
+from auction.ids import random_id
+from auction.model import MarketStatus
+
+
+class AccountsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    limit: PageLimit = 50
+    cursor: Cursor | None = None
+
+
+@route("POST", "/v1/operator/markets", scope="operator:write", status=201)
+async def create_market(call: Call[CreateMarketBody, NoQuery]) -> Reply[MarketView]:
+    """Open a market; its first tick falls one tick length from now."""
+    market = make_market(call.body, is_demo=call.services.config.is_demo, now_us=call.now_us)
+    return await call.submit(CreateMarket(market), market_view)
+
+
+@route("POST", "/v1/operator/markets/{market}/halt", scope="operator:write")
+async def halt_market(call: Call[MarketStatusBody, NoQuery]) -> Reply[MarketView]:
+    """Stop a market, or let it take cancels only; tenants run on at the last price."""
+    command = SetMarketStatus(call.path_part("market"), call.body.status, call.body.reason)
+    return await call.submit(command, market_view)
+
+
+@route("POST", "/v1/operator/markets/{market}/resume", scope="operator:write")
+async def resume_market(call: Call[NoBody, NoQuery]) -> Reply[MarketView]:
+    """Open a halted market again."""
+    command = SetMarketStatus(call.path_part("market"), MarketStatus.OPEN.value, None)
+    return await call.submit(command, market_view)
+
+
+@route("POST", "/v1/operator/accounts", scope="operator:write", status=201)
+async def create_account(call: Call[CreateAccountBody, NoQuery]) -> Reply[AccountView]:
+    """Open an account with its first key, whose secret is shown once."""
+    account_id = random_id("acct")
+    key, text = mint_key(
+        account_id,
+        "first key",
+        scopes_of(call.body.roles),
+        is_live=not call.services.config.is_demo,
+        now_us=call.now_us,
+    )
+    created: list[AccountView] = []
+
+    def view(account: Any) -> AccountView:
+        created.append(account_view(account))
+        return created[0]
+
+    command = CreateAccount(account_id, call.body.name, sorted(set(call.body.roles)), key)
+    reply = await call.submit(command, view)
+    return call.reveal(reply, msgspec.structs.replace(created[0], key=text) if created else None)
+
+
+@route("GET", "/v1/operator/accounts", scope="operator:read")
+async def list_accounts(call: Call[NoBody, AccountsQuery]) -> Reply[Page[AccountView]]:
+    """List all accounts, newest first."""
+    found = await call.services.reader.accounts(before=read_key(call.query.cursor), limit=call.query.limit)
+    last = found.last and (found.last.created_at_us, found.last.id)
+    return call.reply(page([account_view(account) for account in found.rows], last))
+
+
+@route("POST", "/v1/operator/accounts/{account}/freeze", scope="operator:write")
+async def freeze_account(call: Call[NoBody, NoQuery]) -> Reply[AccountView]:
+    """Freeze an account: it can neither bid nor offer until it is reopened."""
+    return await call.submit(SetAccountState(_account_id(call), "frozen"), account_view)
+
+
+@route("POST", "/v1/operator/accounts/{account}/unfreeze", scope="operator:write")
+async def unfreeze_account(call: Call[NoBody, NoQuery]) -> Reply[AccountView]:
+    """Reopen a frozen account."""
+    return await call.submit(SetAccountState(_account_id(call), "open"), account_view)
+
+
+def _account_id(call: Call[Any, Any]) -> str:
+    account_id = call.path_part("account")
+    if not is_object_id(account_id):
+        raise NotFound("account")
+    return account_id

@@ -1,0 +1,118 @@
+"""Every problem code the market can answer with: its status, and what to do about it.
+
+The texts are served at /problems/{code}, which is the `type` of each problem. A code is part of the
+contract: it may gain a better text, never another meaning or status.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One code. `fix` tells the caller what to change; a retryable one may be sent again as it is."""
+
+    status: int
+    title: str
+    fix: str
+    is_retryable: bool = False
+
+
+PROBLEMS: dict[str, Kind] = {
+    # 400: could not be read at all
+    "malformed": Kind(400, "Malformed request", "Send a complete JSON or msgpack document in UTF-8."),
+    "malformed_header": Kind(
+        400, "Malformed header", "Idempotency-Key: 1..255 printable ASCII characters; If-Match: one ETag."
+    ),
+    # 401, 403: who
+    "unauthenticated": Kind(
+        401, "No valid key", "Send `Authorization: Bearer fal_…` with a key that is still valid."
+    ),
+    "scope_missing": Kind(403, "The key lacks a scope", "Use a key with the scope named in `scope`."),
+    "scope_exceeded": Kind(403, "Scope not yours to give", "A key can mint only a subset of its own scopes."),
+    "account_frozen": Kind(403, "The account is frozen", "Ask the operator of this market to reopen it."),
+    "not_a_buyer": Kind(403, "The account is no buyer", "Use an account with the role `buyer`."),
+    "not_an_owner": Kind(403, "The account is no owner", "Use an account with the role `owner`."),
+    "not_an_operator": Kind(403, "The account is no operator", "Use an operator's key."),
+    "deposit_not_allowed": Kind(
+        403, "Deposits are the operator's", "Only a demo lets you deposit to your own account."
+    ),
+    "simulation_not_allowed": Kind(
+        403, "No simulated nodes here", "Simulated nodes exist on demo markets only; enrol a real node."
+    ),
+    # 402
+    "insufficient_funds": Kind(
+        402,
+        "Not enough available money",
+        "Deposit what `required` exceeds `available` by, or bid less.",
+    ),
+    # 404, 405, 406
+    "not_found": Kind(404, "Not found", "Check the id; what belongs to another account is not found either."),
+    "market_not_found": Kind(404, "No such market", "List the markets with GET /v1/markets."),
+    "method_not_allowed": Kind(405, "Method not allowed", "See /openapi.json for the methods of this path."),
+    "not_acceptable": Kind(406, "No such representation", "Accept application/json or application/msgpack."),
+    "request_timeout": Kind(408, "The body came too slowly", "Send it at once.", is_retryable=True),
+    # 409: state
+    "client_bid_id_conflict": Kind(
+        409, "client_bid_id used for another bid", "Use a new client_bid_id, or repeat the first bid exactly."
+    ),
+    "idempotency_in_progress": Kind(
+        409, "The first request still runs", "Send it again in a moment.", is_retryable=True
+    ),
+    "bid_final": Kind(409, "The bid has ended", "Place a new bid."),
+    "bid_limit_reached": Kind(409, "Too many live bids", "Cancel bids of this market first."),
+    "self_trade": Kind(409, "Both sides of one market", "One account either bids or offers in a market."),
+    "node_gpus_exceeded": Kind(409, "The node has no such free GPUs", "Offer fewer, or withdraw an offer."),
+    "node_name_taken": Kind(409, "The name is taken", "Give the node another name."),
+    "offer_final": Kind(409, "The offer has ended", "Post a new offer."),
+    "notice_closed": Kind(409, "The notice is closed", "Nothing is left to acknowledge."),
+    "lease_ended": Kind(409, "The lease has ended", "Nothing is left to release or report."),
+    "invalid_transition": Kind(409, "Not in this state", "Read the object again and act on its state."),
+    "account_exists": Kind(409, "The account exists", "Use the account, or send another id."),
+    "market_exists": Kind(409, "The market exists", "Use another id."),
+    "account_limit_reached": Kind(409, "Too many accounts", "This market is full."),
+    "key_revoked": Kind(409, "The key is revoked", "It stays revoked; create a new one."),
+    # 412, 413, 415, 428
+    "version_mismatch": Kind(412, "Changed in between", "Read it again and send the new ETag in If-Match."),
+    "too_large": Kind(413, "The body is too large", "At most 64 KiB, 256 kB for a batch: send several."),
+    "unsupported_media_type": Kind(
+        415, "Not a type this server reads", "Send application/json or application/msgpack, not compressed."
+    ),
+    "precondition_required": Kind(428, "If-Match is required", "Send the ETag of what you read in If-Match."),
+    # 422: readable, but a value is wrong
+    "invalid_value": Kind(422, "A value is not allowed", "`errors` names each field and what was expected."),
+    "unknown_field": Kind(422, "A field does not exist", "Remove it; /openapi.json lists the fields."),
+    "missing_field": Kind(422, "A field is missing", "Add it; /openapi.json lists the fields."),
+    "nothing_to_change": Kind(422, "Nothing to change", "Send at least one field."),
+    "price_not_on_increment": Kind(
+        422, "The price is between two steps", "Use `below` or `above`, the nearest legal prices."
+    ),
+    "price_out_of_range": Kind(422, "The price is out of range", "See the market's increment and cap."),
+    "gpus_out_of_range": Kind(422, "The number of GPUs is out of range", "See `errors` for the bounds."),
+    "min_gpus_out_of_range": Kind(422, "min_gpus is out of range", "It is at least 1 and at most `gpus`."),
+    "notice_seconds_out_of_range": Kind(
+        422, "The notice is out of range", "An offer promises at least its market's notice."
+    ),
+    "window_invalid": Kind(422, "The window is empty", "available_until lies after available_from and now."),
+    "amount_out_of_range": Kind(422, "The amount is out of range", "Amounts are above zero and bounded."),
+    "market_invalid": Kind(422, "The market's settings contradict", "See `detail`."),
+    "timing_invalid": Kind(422, "The market's times contradict", "See `detail`."),
+    "role_unknown": Kind(422, "No such role", "Roles are buyer, owner and operator."),
+    "state_unknown": Kind(422, "No such state", "See `detail` for the states."),
+    "idempotency_key_reused": Kind(
+        422, "Idempotency-Key used for another request", "Use a new key for a new request."
+    ),
+    # 429, 5xx
+    "rate_limited": Kind(429, "Too many requests", "Wait for Retry-After.", is_retryable=True),
+    "internal_error": Kind(500, "Our fault", "Repeat it with the same Idempotency-Key.", is_retryable=True),
+    "market_halted": Kind(503, "The market is halted", "Cancels work; try again later.", is_retryable=True),
+    "market_cancel_only": Kind(
+        503, "The market accepts cancels only", "Cancel, or try again later.", is_retryable=True
+    ),
+    "inbox_full": Kind(503, "The market is busy", "Wait for Retry-After.", is_retryable=True),
+    "storage_unavailable": Kind(503, "The database is away", "Wait for Retry-After.", is_retryable=True),
+    "storage_full": Kind(
+        503, "The database has no room", "Cancels and reads still work; try again later.", is_retryable=True
+    ),
+    "draining": Kind(503, "The server is stopping", "Wait for Retry-After.", is_retryable=True),
+    "not_ready": Kind(503, "The market is starting", "Wait for Retry-After.", is_retryable=True),
+}

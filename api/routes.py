@@ -1,0 +1,96 @@
+"""The typed route layer: one decorator from a plain handler to decoding, scopes, codecs and OpenAPI.
+
+A handler is `async def place(call: Call[Body, Query]) -> Reply[View]`; its annotations are the only
+statement of its types, so what is decoded, answered and documented cannot drift apart. Handlers have
+no try/except: everything raised becomes a problem in middleware.py.
+"""
+
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from api.call import Call, Reply, respond
+from api.codec import codec_for_answer
+from api.fields import decode_field
+from api.intake import read_body
+from api.services import SERVICES
+from auction.errors import Rejection
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Reply[Any]]]
+H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
+
+
+class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing is sent."""
+
+
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation of the API."""
+
+    method: str
+    path: str
+    handler: Handler
+    body: type[Struct]
+    query: type[Struct]
+    view: Any
+    scope: str | None  # None: public
+    status: int
+    is_batch: bool
+    extra_statuses: tuple[int, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__.removesuffix("_")
+
+    @property
+    def summary(self) -> str:
+        return (self.handler.__doc__ or self.name).strip().splitlines()[0]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one request: who, what, with which values; then the handler, then the bytes."""
+        services = request.app[SERVICES]
+        content_type = request.headers.get("Content-Type")
+        codec = codec_for_answer(request.headers.get("Accept"), content_type)
+        if codec is None:
+            raise Rejection("not_acceptable", "expected application/json or application/msgpack in Accept")
+        principal = None
+        if self.scope is not None:
+            principal = await services.authenticator.authenticate(request.headers.get("Authorization"))
+            principal.require(self.scope)
+        query: Any = msgspec.convert(dict(request.query), self.query, strict=False, dec_hook=decode_field)
+        raw = b""
+        body: Any = None
+        if request.method != "GET":
+            raw, body = await read_body(request, services.config, self.body, is_batch=self.is_batch)
+        call = Call(request, services, codec, principal, body, query, raw, self.status)
+        return respond(await self.handler(call), codec)
+
+
+def route(
+    method: str, path: str, *, scope: str | None = None, status: int = 200, is_batch: bool = False
+) -> Callable[[H], Route]:
+    """Declare a handler's route; `status` is that of its success."""
+
+    def declare(handler: H) -> Route:
+        hints = typing.get_type_hints(handler)
+        body, query = typing.get_args(hints["call"])
+        (view,) = typing.get_args(hints["return"])
+        return Route(method, path, handler, body, query, view, scope, status, is_batch)
+
+    return declare
+
+
+def routes_of(*modules: ModuleType) -> list[Route]:
+    """Return the routes that these modules declare, in the order written."""
+    return [value for module in modules for value in vars(module).values() if isinstance(value, Route)]

@@ -1,0 +1,55 @@
+"""What every handler may use, made once per application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from api.auth import Authenticator
+from api.config import Config
+from auction.engine import Engine
+from auction.errors import Unavailable
+from auction.publisher import Subscription
+from sql.reads import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The engine to ask, the reader to look things up with, and who may do so."""
+
+    engine: Engine
+    reader: Reader
+    authenticator: Authenticator
+    config: Config
+    sockets: set[web.WebSocketResponse]
+    waits: set[asyncio.Timeout] = field(default_factory=set)
+    # The newest tick message of each market in each codec: written once, sent to every reader.
+    tick_messages: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+
+    def listen(self, account: str | None) -> Subscription:
+        """Subscribe to what is committed; refuse when too many listen already."""
+        try:
+            return self.engine.publisher.subscribe(account)
+        except OverflowError as error:
+            raise Unavailable("inbox_full", str(error)) from error
+
+    @asynccontextmanager
+    async def patience(self, seconds: float) -> AsyncIterator[None]:
+        """Bound a long poll; raises TimeoutError when the time, or this server's, is over."""
+        async with asyncio.timeout(seconds) as wait:
+            self.waits.add(wait)
+            try:
+                yield
+            finally:
+                self.waits.discard(wait)
+
+    def end_waits(self) -> None:
+        """Let every long poll answer now: the server is stopping."""
+        now = asyncio.get_running_loop().time()
+        for wait in list(self.waits):
+            wait.reschedule(now)
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -1,0 +1,77 @@
+"""Health, version, the API's own description, and the page behind every problem code."""
+
+import html
+from importlib.metadata import version
+
+from aiohttp import web
+
+from api.problems import PROBLEMS, Kind
+from api.services import SERVICES
+from auction.errors import NotFound, Unavailable
+
+OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{code}</title>
+<body><h1>{title}</h1>
+<p><code>{code}</code>, HTTP status {status}</p>
+<h2>Cause</h2><p>{title}. The <code>detail</code> of the answer says what was found.</p>
+<h2>Fix</h2><p>{fix}</p>
+<h2>Example</h2><pre>{example}</pre>
+</body></html>
+"""
+_EXAMPLE = """{{"type": "/problems/{code}", "title": "{title}", "status": {status}, "detail": "…",
+ "code": "{code}", "request_id": "req_…", "retryable": {retryable}}}"""
+
+
+async def livez(request: web.Request) -> web.Response:
+    """Say that the process runs."""
+    return web.json_response({"status": "live"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Say whether the market answers."""
+    if not request.app[SERVICES].engine.is_ready:
+        raise Unavailable("not_ready", "the engine is starting, stopping or without its database")
+    return web.json_response({"status": "ready"})
+
+
+async def get_version(request: web.Request) -> web.Response:
+    """Tell the version."""
+    return web.json_response({"name": "fallow", "version": version("fallow"), "api": "v1"})
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    """Describe this API."""
+    return web.Response(body=request.app[OPENAPI], content_type="application/json")
+
+
+async def get_problem(request: web.Request) -> web.Response:
+    """Explain a problem code: cause, fix, example."""
+    code = request.match_info["code"]
+    kind = PROBLEMS.get(code)
+    if kind is None:
+        raise NotFound("problem")
+    return web.Response(text=problem_page(code, kind), content_type="text/html")
+
+
+def problem_page(code: str, kind: Kind) -> str:
+    """Write the page of one code."""
+    retryable = "true" if kind.is_retryable else "false"
+    example = _EXAMPLE.format(code=code, title=kind.title, status=kind.status, retryable=retryable)
+    return _PAGE.format(
+        code=code,
+        title=html.escape(kind.title),
+        status=kind.status,
+        fix=html.escape(kind.fix),
+        example=html.escape(example),
+    )
+
+
+SYSTEM_ROUTES = [
+    web.get("/livez", livez),
+    web.get("/readyz", readyz),
+    web.get("/version", get_version),
+    web.get("/openapi.json", get_openapi),
+    web.get("/problems/{code}", get_problem),
+]

@@ -1,0 +1,301 @@
+"""The buyers' shapes: bids, leases, notices, events. What the wire carries is what these structs say.
+
+Decides field names and how a struct of the market becomes one of the wire; /openapi.json is made from
+the same classes. Must not decide whether anything is allowed: that is admission's.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Protocol
+
+from msgspec import Meta, Struct
+
+from api.fields import (
+    CURRENCY,
+    ClientBidIdField,
+    GpuCount,
+    IdField,
+    LabelsField,
+    PriceField,
+    format_instant,
+    format_instant_or_none,
+    format_price_or_none,
+)
+from auction.model import (
+    BID_FINAL,
+    Bid,
+    Lease,
+    LeaseState,
+    Notice,
+)
+from auction.units import MICROSECONDS_PER_SECOND, Price, format_microusd
+
+BATCH_OPERATIONS_MAX = 1_000
+
+
+class MarketHead(Protocol):
+    """Where a market stands: all that a bid or a lease shows of it."""
+
+    @property
+    def price(self) -> Price | None: ...
+
+    @property
+    def tick(self) -> int: ...
+
+    @property
+    def next_tick_at_us(self) -> int: ...
+
+
+class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
+    market: IdField
+    gpus: GpuCount
+    limit_price_per_gpu_hour: PriceField
+    min_gpus: GpuCount = 1
+    client_bid_id: ClientBidIdField | None = None
+    labels: LabelsField | None = None
+
+
+class AmendBidBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out stays as it is."""
+
+    limit_price_per_gpu_hour: PriceField | None = None
+    gpus: GpuCount | None = None
+    min_gpus: GpuCount | None = None
+    paused: bool | None = None
+
+
+class PlaceOperation(PlaceBidBody, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="place"):
+    pass
+
+
+class AmendOperation(
+    AmendBidBody, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="amend"
+):
+    id: IdField
+    version: int | None = None
+
+
+class CancelOperation(Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="cancel"):
+    id: IdField
+    release: bool = True
+    version: int | None = None
+
+
+Operation = PlaceOperation | AmendOperation | CancelOperation
+
+
+class ReasonView(Struct, frozen=True):
+    """Why not (more of) the bid was filled: outbid, protected or no_fit."""
+
+    code: str
+    price: str | None
+    needed: int | None
+    usable: int | None
+
+
+class BidView(Struct, frozen=True):
+    id: str
+    market: str
+    status: str
+    gpus: int
+    min_gpus: int
+    limit_price_per_gpu_hour: str
+    filled_gpus: int
+    resting_gpus: int
+    current_price: str | None
+    spent: str
+    held: str
+    worst_cost_per_hour: str
+    currency: str
+    effective_tick: int | None
+    cutoff_at: str | None
+    reason: ReasonView | None
+    leases: list[str]
+    client_bid_id: str | None
+    labels: dict[str, str]
+    paused: bool
+    version: int
+    created_at: str
+    updated_at: str
+
+
+class PreviewView(Struct, frozen=True):
+    """What the next tick would do with this bid if nothing else changed."""
+
+    fill_gpus: int
+    price: str | None
+    hold: str
+    worst_cost_per_hour: str
+    currency: str
+    effective_tick: int
+    cutoff_at: str
+
+
+class ErrorItem(Struct, frozen=True):
+    pointer: str
+    detail: str
+
+
+class ProblemView(Struct, frozen=True, omit_defaults=True):
+    """RFC 9457; behind `errors` come the extras, each only where its code has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool
+    errors: list[ErrorItem] = []
+    required: str | None = None
+    available: str | None = None
+    below: str | None = None
+    above: str | None = None
+    minimum: str | None = None
+    maximum: str | None = None
+    current: int | None = None
+    scope: str | None = None
+
+
+class ResultView(Struct, frozen=True):
+    """One operation of a batch: its HTTP status, and its bid or why not."""
+
+    status: int
+    bid: BidView | None = None
+    problem: ProblemView | None = None
+
+
+class BatchBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Decided in order; each operation has its own outcome."""
+
+    operations: Annotated[list[Operation], Meta(min_length=1, max_length=BATCH_OPERATIONS_MAX)]
+
+
+class BatchView(Struct, frozen=True):
+    results: list[ResultView]
+
+
+class LeaseView(Struct, frozen=True):
+    id: str
+    bid: str
+    market: str
+    node: str
+    gpus: int
+    gpu_indices: list[int]
+    gpu_uuids: list[str]
+    state: str
+    price: str | None
+    awarded_at: str
+    started_at: str | None
+    ended_at: str | None
+    end_reason: str | None
+    notice: str | None
+    connect: dict[str, str]
+    cost: str
+    currency: str
+    gpu_seconds: int
+    version: int
+
+
+class NoticeView(Struct, frozen=True):
+    id: str
+    lease: str
+    bid: str
+    market: str
+    reason: str
+    issued_at: str
+    reclaim_at: str
+    notice_seconds: int
+    state: str
+    tick: int
+    price: str | None
+    limit: str
+    keep_price: str | None
+
+
+class AckNoticeBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`ready` true ends the lease and its bill now; false only says that the notice was seen."""
+
+    ready: bool = False
+
+
+def bid_view(bid: Bid, market: MarketHead, lease_ids: Iterable[str]) -> BidView:
+    """Show a bid beside the market it stands in; `lease_ids` are its live leases."""
+    is_final = bid.status in BID_FINAL
+    reason = None
+    if bid.reason_code is not None:
+        reason = ReasonView(
+            bid.reason_code, format_price_or_none(bid.reason_price), bid.reason_needed, bid.reason_usable
+        )
+    return BidView(
+        id=bid.id,
+        market=bid.market,
+        status=bid.status,
+        gpus=bid.gpus,
+        min_gpus=bid.min_gpus,
+        limit_price_per_gpu_hour=format_microusd(bid.limit),
+        filled_gpus=bid.filled_gpus,
+        resting_gpus=0 if is_final else max(bid.gpus - bid.filled_gpus, 0),
+        current_price=format_price_or_none(market.price) if bid.filled_gpus else None,
+        spent=format_microusd(bid.spent),
+        held=format_microusd(bid.held),
+        worst_cost_per_hour=format_microusd(bid.limit * bid.gpus),
+        currency=CURRENCY,
+        effective_tick=None if is_final else market.tick + 1,
+        cutoff_at=None if is_final else format_instant(market.next_tick_at_us),
+        reason=reason,
+        leases=list(lease_ids),
+        client_bid_id=bid.client_bid_id,
+        labels=bid.labels,
+        paused=bid.is_paused,
+        version=bid.version,
+        created_at=format_instant(bid.created_at_us),
+        updated_at=format_instant(bid.updated_at_us),
+    )
+
+
+def lease_view(lease: Lease, market: MarketHead) -> LeaseView:
+    """Show a lease with what it pays now: the market's price, or the frozen one under notice."""
+    price = None
+    if lease.state is LeaseState.NOTICED:
+        price = lease.notice_price
+    elif lease.state is not LeaseState.ENDED:
+        price = market.price
+    return LeaseView(
+        id=lease.id,
+        bid=lease.bid,
+        market=lease.market,
+        node=lease.node,
+        gpus=lease.gpu_count,
+        gpu_indices=lease.gpus,
+        gpu_uuids=[],
+        state=lease.state,
+        price=format_price_or_none(price),
+        awarded_at=format_instant(lease.awarded_at_us),
+        started_at=format_instant_or_none(lease.started_at_us),
+        ended_at=format_instant_or_none(lease.ended_at_us),
+        end_reason=lease.end_reason,
+        notice=lease.notice,
+        connect=lease.connect,
+        cost=format_microusd(lease.metered),
+        currency=CURRENCY,
+        gpu_seconds=lease.gpu_seconds,
+        version=lease.version,
+    )
+
+
+def notice_view(notice: Notice) -> NoticeView:
+    return NoticeView(
+        id=notice.id,
+        lease=notice.lease,
+        bid=notice.bid,
+        market=notice.market,
+        reason=notice.reason,
+        issued_at=format_instant(notice.issued_at_us),
+        reclaim_at=format_instant(notice.reclaim_at_us),
+        notice_seconds=(notice.reclaim_at_us - notice.issued_at_us) // MICROSECONDS_PER_SECOND,
+        state=notice.state,
+        tick=notice.tick,
+        price=format_price_or_none(notice.price),
+        limit=format_microusd(notice.limit),
+        keep_price=format_price_or_none(notice.keep_price),
+    )

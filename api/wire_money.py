@@ -1,0 +1,149 @@
+"""The shapes of accounts, keys and money. See wire.py for the rules that all wire modules follow.
+
+A secret appears in `key` or `secret` of the answer that created it, once; what is stored of that
+answer says null.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from api.fields import (
+    CURRENCY,
+    AmountField,
+    IdField,
+    InstantField,
+    NameField,
+    ReferenceField,
+    format_instant,
+    format_instant_or_none,
+)
+from auction.model import Account, ApiKey
+from auction.state import Balance
+from auction.units import format_microusd
+
+Scope = Literal[
+    "bids:read",
+    "bids:write",
+    "supply:read",
+    "supply:write",
+    "agent",
+    "billing:read",
+    "billing:write",
+    "keys:write",
+    "webhooks:write",
+    "operator:read",
+    "operator:write",
+]
+
+
+class BalanceView(Struct, frozen=True):
+    """`owed` is metered but not yet posted; `earning` and `payable` are an owner's."""
+
+    available: str
+    held: str
+    owed: str
+    earning: str
+    payable: str
+    currency: str
+
+
+class EntryView(Struct, frozen=True):
+    """One side of a transfer, signed, with the balance of its ledger account after it."""
+
+    id: str
+    transfer: str
+    code: str
+    ledger_account: str
+    amount: str
+    balance: str
+    currency: str
+    reference: str
+    interval_end: str | None
+    created_at: str
+
+
+class UsageView(Struct, frozen=True):
+    group: str
+    gpu_seconds: int
+    amount: str
+    currency: str
+
+
+class DepositBody(Struct, frozen=True, forbid_unknown_fields=True):
+    amount: AmountField
+    account: IdField | None = None
+    reference: ReferenceField | None = None
+
+
+class DepositView(Struct, frozen=True):
+    id: str
+    account: str
+    amount: str
+    currency: str
+    reference: str
+    balance: BalanceView
+
+
+class CreateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
+    name: NameField
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=11)]
+    expires_at: InstantField | None = None
+
+
+class KeyView(Struct, frozen=True):
+    id: str
+    public_id: str
+    name: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    secret: str | None = None
+
+
+class CreateAccountBody(Struct, frozen=True, forbid_unknown_fields=True):
+    name: NameField
+    roles: Annotated[list[Literal["buyer", "owner"]], Meta(min_length=1, max_length=2)]
+
+
+class AccountView(Struct, frozen=True):
+    id: str
+    name: str
+    roles: list[str]
+    state: str
+    created_at: str
+    key: str | None = None
+
+
+def balance_view(balance: Balance, owed: int) -> BalanceView:
+    return BalanceView(
+        available=format_microusd(balance.available),
+        held=format_microusd(balance.held),
+        owed=format_microusd(owed),
+        earning=format_microusd(balance.earning),
+        payable=format_microusd(balance.payable),
+        currency=CURRENCY,
+    )
+
+
+def key_view(key: ApiKey) -> KeyView:
+    return KeyView(
+        id=key.id,
+        public_id=key.public_id,
+        name=key.name,
+        scopes=key.scopes,
+        created_at=format_instant(key.created_at_us),
+        expires_at=format_instant_or_none(key.expires_at_us),
+        revoked_at=format_instant_or_none(key.revoked_at_us),
+    )
+
+
+def account_view(account: Account) -> AccountView:
+    return AccountView(
+        id=account.id,
+        name=account.name,
+        roles=account.roles,
+        state=account.state,
+        created_at=format_instant(account.created_at_us),
+    )

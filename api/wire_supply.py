@@ -1,0 +1,180 @@
+"""The owners' and agents' shapes: nodes, offers, recalls, what a node should be running.
+
+See wire.py for the rules that all wire modules follow.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from api.fields import (
+    ConnectField,
+    IdField,
+    InstantField,
+    NameField,
+    NodeGpuCount,
+    NoticeSeconds,
+    PriceField,
+    format_instant,
+    format_instant_or_none,
+)
+from api.wire import LeaseView, NoticeView, ProblemView
+from auction.model import Lease, Node, Notice, Offer
+from auction.units import format_microusd
+
+BATCH_OFFERS_MAX = 1_000
+
+
+class CreateNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
+    name: NameField
+    market: IdField
+    gpus: NodeGpuCount
+    simulated: bool = False
+
+
+class RecallNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Left out: the notice that each offer promised."""
+
+    notice_seconds: NoticeSeconds | None = None
+
+
+class NodeView(Struct, frozen=True):
+    id: str
+    name: str
+    market: str
+    gpus: int
+    simulated: bool
+    state: str
+    version: int
+    created_at: str
+
+
+class OfferBody(Struct, frozen=True, forbid_unknown_fields=True):
+    node: IdField
+    gpus: NodeGpuCount
+    reserve_price_per_gpu_hour: PriceField
+    available_from: InstantField | None = None
+    available_until: InstantField | None = None
+    notice_seconds: NoticeSeconds | None = None
+
+
+class AmendOfferBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out stays as it is."""
+
+    reserve_price_per_gpu_hour: PriceField | None = None
+    available_until: InstantField | None = None
+
+
+class BatchOffersBody(Struct, frozen=True, forbid_unknown_fields=True):
+    offers: Annotated[list[OfferBody], Meta(min_length=1, max_length=BATCH_OFFERS_MAX)]
+
+
+class OfferView(Struct, frozen=True):
+    id: str
+    node: str
+    market: str
+    gpus: int
+    reserve_price_per_gpu_hour: str
+    gross_reserve_price_per_gpu_hour: str
+    available_from: str
+    available_until: str | None
+    notice_seconds: int
+    status: str
+    version: int
+    created_at: str
+    updated_at: str
+
+
+class OfferResultView(Struct, frozen=True):
+    status: int
+    offer: OfferView | None = None
+    problem: ProblemView | None = None
+
+
+class BatchOffersView(Struct, frozen=True):
+    results: list[OfferResultView]
+
+
+class RecallView(Struct, frozen=True):
+    """What a recall set in motion: the leases that end, and the notices that say when."""
+
+    node: NodeView
+    leases: list[LeaseView]
+    notices: list[NoticeView]
+
+
+class EnrolBody(Struct, frozen=True, forbid_unknown_fields=True):
+    node: IdField
+
+
+class ReportLeaseBody(Struct, frozen=True, forbid_unknown_fields=True):
+    state: Literal["started", "drained", "stopped", "failed"]
+    connect: ConnectField | None = None
+
+
+class DesiredNotice(Struct, frozen=True):
+    id: str
+    reason: str
+    reclaim_at: str
+    state: str
+
+
+class DesiredLease(Struct, frozen=True):
+    """A lease that should be running (or draining, with a notice) on the node."""
+
+    id: str
+    state: str
+    gpu_indices: list[int]
+    notice: DesiredNotice | None
+
+
+class DesiredNode(Struct, frozen=True):
+    id: str
+    name: str
+    state: str
+    leases: list[DesiredLease]
+
+
+class DesiredView(Struct, frozen=True):
+    """The whole desired state; `revision` changes exactly when the rest does."""
+
+    revision: str
+    nodes: list[DesiredNode]
+
+
+def node_view(node: Node) -> NodeView:
+    return NodeView(
+        id=node.id,
+        name=node.name,
+        market=node.market,
+        gpus=node.gpus,
+        simulated=node.simulated,
+        state=node.state,
+        version=node.version,
+        created_at=format_instant(node.created_at_us),
+    )
+
+
+def offer_view(offer: Offer) -> OfferView:
+    return OfferView(
+        id=offer.id,
+        node=offer.node,
+        market=offer.market,
+        gpus=offer.gpus,
+        reserve_price_per_gpu_hour=format_microusd(offer.reserve),
+        gross_reserve_price_per_gpu_hour=format_microusd(offer.gross_reserve),
+        available_from=format_instant(offer.available_from_us),
+        available_until=format_instant_or_none(offer.available_until_us),
+        notice_seconds=offer.notice_seconds,
+        status=offer.status,
+        version=offer.version,
+        created_at=format_instant(offer.created_at_us),
+        updated_at=format_instant(offer.updated_at_us),
+    )
+
+
+def desired_lease(lease: Lease, notice: Notice | None) -> DesiredLease:
+    shown = None
+    if notice is not None:
+        shown = DesiredNotice(notice.id, notice.reason, format_instant(notice.reclaim_at_us), notice.state)
+    return DesiredLease(lease.id, lease.state, lease.gpus, shown)

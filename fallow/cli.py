@@ -1,0 +1,214 @@
+"""The `fallow` command. Noun then verb; every command says what it does and what its exit code means.
+
+Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXIT_CHECK_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 5
+
+DataDir = click.Path(file_okay=False, path_type=Path)
+
+
+def default_data_dir() -> Path:
+    """Return where a demo lives unless it is told otherwise."""
+    if os.environ.get("XDG_DATA_HOME"):
+        return Path(os.environ["XDG_DATA_HOME"]) / "fallow" / "demo"
+    if os.geteuid() == 0:
+        return Path("/var/lib/fallow/demo")  # a closed home would keep the database's user out
+    return Path.home() / ".local" / "share" / "fallow" / "demo"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fallow")
+def main() -> None:
+    """Fallow, the spot market for idle GPUs.
+
+    \b
+    fallow demo            a whole market on this machine, with bots and a day of history
+    fallow audit           check every invariant of the books beside a running market
+    """
+
+
+@main.command()
+@click.option(
+    "--port", default=8080, show_default=True, help="Where the API listens; the next free one if taken."
+)
+@click.option("--data-dir", type=DataDir, default=None, help="Where the database and the keys live.")
+@click.option("--tick-seconds", type=click.IntRange(1, 3600), default=2, show_default=True)
+@click.option("--notice-seconds", type=click.IntRange(0, 1800), default=10, show_default=True)
+@click.option("--no-bots", is_flag=True, help="Empty markets: nobody bids but you.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
+@click.option("--reset", is_flag=True, help="Forget what this data directory holds and begin anew.")
+@click.option("--json", "as_json", is_flag=True, help="First line of standard output: one JSON object.")
+def demo(
+    port: int,
+    data_dir: Path | None,
+    tick_seconds: int,
+    notice_seconds: int,
+    no_bots: bool,
+    seed: int,
+    reset: bool,
+    as_json: bool,
+) -> None:
+    """Run a whole market on this machine.
+
+    Starts an embedded PostgreSQL, markets and owners out of real offers, a day of history, live bots and
+    the API; prints keys and curl lines that work. Started again, it goes on where it was.
+    """
+    from fallow.demo import Options, run_demo
+
+    directory = (data_dir or default_data_dir()).absolute()
+    if reset:
+        _forget(directory)
+    options = Options(
+        port=port,
+        data_dir=directory,
+        tick_seconds=tick_seconds,
+        notice_seconds=notice_seconds,
+        with_bots=not no_bots,
+        seed=seed,
+        as_json=as_json,
+    )
+    _run(run_demo(options))
+
+
+@main.command()
+@click.option("--port", default=8080, show_default=True)
+@click.option("--data-dir", type=DataDir, default=None, help="Embedded database, unless DATABASE_URL is set.")
+def serve(port: int, data_dir: Path | None) -> None:
+    """Serve a market on DATABASE_URL, or on the embedded database of a directory.
+
+    Refuses pending migrations: run `fallow migrate` first. `fallow init` makes the operator.
+    """
+    from fallow.operate import serve as work
+
+    _run(work(_url(), _directory(data_dir), port))
+
+
+@main.command()
+@click.option("--data-dir", type=DataDir, default=None, help="Embedded database, unless DATABASE_URL is set.")
+def migrate(data_dir: Path | None) -> None:
+    """Bring the database's schema up to this version's."""
+    from fallow.operate import migrate as work
+
+    names = _run(work(_url(), _directory(data_dir)))
+    click.echo("\n".join(f"applied {name}" for name in names) or "nothing to do")
+
+
+@main.command()
+@click.option("--data-dir", type=DataDir, default=None, help="Embedded database, unless DATABASE_URL is set.")
+def init(data_dir: Path | None) -> None:
+    """Prepare a production database: migrations, and the operator's key, printed once."""
+    from fallow.operate import init as work
+
+    click.echo(_run(work(_url(), _directory(data_dir))))
+
+
+@main.command()
+@click.option("--data-dir", type=DataDir, default=None, help="Embedded database, unless DATABASE_URL is set.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per check.")
+def audit(data_dir: Path | None, as_json: bool) -> None:
+    """Check every invariant of the books, the leases and the hash chain.
+
+    Works beside a running server and alone. Exit code 0 when all hold, 1 with the first bad row named.
+    """
+    from fallow.operate import audit as work
+    from sql.audit import exit_code, render
+
+    findings = _run(work(_url(), _directory(data_dir)))
+    if as_json:
+        for finding in findings:
+            click.echo(json.dumps({"name": finding.name, "claim": finding.claim, "checked": finding.checked,
+                                   "bad": finding.bad, "first_bad": finding.first_bad}))  # fmt: skip
+    else:
+        click.echo(render(findings))
+    sys.exit(exit_code(findings))
+
+
+@main.command()
+@click.option("--data-dir", type=DataDir, default=None, help="Embedded database, unless DATABASE_URL is set.")
+@click.option("--from-snapshot", is_flag=True, help="Begin at the newest snapshot, not at the first command.")
+def replay(data_dir: Path | None, from_snapshot: bool) -> None:
+    """Replay the journal and compare its state hash with the stored state's.
+
+    Exit code 0 when they are the same, 1 with the first difference.
+    """
+    from fallow.operate import replay as work
+
+    report = _run(work(_url(), _directory(data_dir), from_snapshot))
+    click.echo(f"entries {report.from_seq + 1} to {report.to_seq}")
+    click.echo(f"stored    {report.stored_hash}")
+    click.echo(f"replayed  {report.replayed_hash}")
+    if not report.is_match:
+        click.echo(f"DIFFERENT: {report.first_difference}")
+        sys.exit(EXIT_CHECK_FAILED)
+    click.echo("match")
+
+
+def _url() -> str | None:
+    return os.environ.get("DATABASE_URL") or None
+
+
+def _directory(data_dir: Path | None) -> Path:
+    return (data_dir or default_data_dir()).absolute()
+
+
+def _forget(directory: Path) -> None:
+    """Delete a demo's data, and only what is recognisably that."""
+    import shutil
+
+    if not directory.exists():
+        return
+    if not (directory / "pg").exists() and any(directory.iterdir()):
+        raise click.UsageError(f"{directory} holds no market's data; not deleting it")
+    from sql.data_dir import lock
+    from sql.embedded import DataDirectoryBusy
+
+    try:
+        held = lock(directory)
+    except DataDirectoryBusy as busy:
+        click.echo(f"fallow: {busy}", err=True)
+        sys.exit(EXIT_USAGE)
+    shutil.rmtree(directory)
+    os.close(held)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run on uvloop; turn what a user can act on into one line and an exit code."""
+    import uvloop
+
+    from auction.errors import Fenced, Unavailable
+    from sql.embedded import DataDirectoryBusy, EmbeddedPostgresError
+    from sql.migrate import MigrationError, UnsafeServerError
+
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except DataDirectoryBusy as busy:
+        click.echo(f"fallow: {busy}", err=True)
+        sys.exit(EXIT_USAGE)
+    except (Fenced, MigrationError, UnsafeServerError) as refusal:
+        click.echo(f"fallow: {refusal}", err=True)
+        sys.exit(EXIT_CHECK_FAILED)
+    except (EmbeddedPostgresError, Unavailable, OSError) as outage:
+        click.echo(f"fallow: {outage}", err=True)
+        sys.exit(EXIT_UNAVAILABLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What an operator does from a shell: prepare, serve, audit, replay.
+
+`audit` and `replay` read beside a running server, through its socket; where none runs on the data
+directory they start the embedded database themselves and stop it again.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from api.config import Config
+from api.keys import mint_key, scopes_of
+from auction.clock import SystemClock
+from auction.commands import CreateAccount
+from auction.core import Core
+from auction.errors import Fenced, Rejection
+from auction.ids import random_id
+from auction.recovery import ReplayReport, verify_replay
+from fallow.serve import running_server
+from sql.audit import Finding
+from sql.audit import audit as audit_connection
+from sql.embedded import DataDirectoryBusy, connect_arguments
+from sql.pool import DATABASE_NAME, Database, open_database
+
+OPERATOR_ROLES = ["operator"]
+
+
+async def migrate(url: str | None, data_dir: Path) -> list[str]:
+    """Apply pending migrations; return their names."""
+    async with open_database(url=url, data_dir=data_dir) as database:
+        return await database.prepare(apply_migrations=True)
+
+
+async def init(url: str | None, data_dir: Path) -> str:
+    """Prepare a database and make its operator. Returns the operator's key, which is stored nowhere.
+
+    Raises Fenced where the database has an operator already.
+    """
+    async with open_database(url=url, data_dir=data_dir) as database:
+        await database.prepare(apply_migrations=True)
+        store = database.store()
+        await store.acquire()
+        try:
+            core = Core.restore(await store.load())
+            if any("operator" in account.roles for account in core.accounts.values()):
+                raise Fenced("this database has an operator already")
+            now_us = SystemClock().now_us()
+            account = random_id("acct")
+            key, text = mint_key(account, "operator", scopes_of(OPERATOR_ROLES), is_live=True, now_us=now_us)
+            outcome = core.apply(CreateAccount(account, "operator", OPERATOR_ROLES, key), now_us)
+            assert not isinstance(outcome, Rejection)
+            await store.commit(core.take_changes())
+        finally:
+            await store.close()
+        return text
+
+
+async def serve(url: str | None, data_dir: Path, port: int) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with open_database(url=url, data_dir=data_dir) as database:
+        await database.prepare(apply_migrations=False)
+        async with running_server(database, Config(port=port)) as running:
+            print(f"serving {running.url}", file=sys.stderr)
+            await running.engine.run_until(stop)
+
+
+async def audit(url: str | None, data_dir: Path) -> list[Finding]:
+    """Check every invariant; see sql/audit.py."""
+    async with _beside(url, data_dir) as database:
+        connection = await database.connect()
+        try:
+            return await audit_connection(connection)
+        finally:
+            await connection.close()
+
+
+async def replay(url: str | None, data_dir: Path, from_snapshot: bool) -> ReplayReport:
+    """Replay the journal and compare; see auction/recovery.py."""
+    async with _beside(url, data_dir) as database:
+        store = database.store()
+        await store.attach()
+        try:
+            return await verify_replay(store, from_snapshot=from_snapshot)
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def _beside(url: str | None, data_dir: Path) -> AsyncIterator[Database]:
+    """Give the database of a running server, or start the embedded one for as long as it is read."""
+    async with AsyncExitStack() as stack:
+        try:
+            database = await stack.enter_async_context(open_database(url=url, data_dir=data_dir))
+        except DataDirectoryBusy:
+            database = Database({**connect_arguments(data_dir), "database": DATABASE_NAME})
+        yield database

@@ -1,0 +1,172 @@
+"""The WebSocket, as a client sees it."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import msgpack
+import msgspec
+from aiohttp import WSMsgType
+
+from tests.api.conftest import DEADLINE_SECONDS, MARKET
+
+
+class Socket:
+    """A client of the JSON or the msgpack sub-protocol that remembers everything it was told."""
+
+    def __init__(self, socket, *, is_packed=False):
+        self.socket = socket
+        self.is_packed = is_packed
+        self.seen = []
+
+    async def send(self, **message):
+        if self.is_packed:
+            await self.socket.send_bytes(msgpack.packb(message))
+        else:
+            await self.socket.send_str(msgspec.json.encode(message).decode())
+
+    async def next(self):
+        message = await self.socket.receive(timeout=DEADLINE_SECONDS)
+        if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING):
+            return None
+        shown = msgpack.unpackb(message.data) if self.is_packed else msgspec.json.decode(message.data)
+        self.seen.append(shown)
+        return shown
+
+    async def until(self, **wanted):
+        """Read on until a message carries these values."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                message = await self.next()
+                assert message is not None, (self.socket.close_code, wanted)
+                if all(message.get(name) == value for name, value in wanted.items()):
+                    return message
+
+    async def close_code(self):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await self.next() is not None:
+                pass
+        return self.socket.close_code
+
+
+@asynccontextmanager
+async def connected(venue, protocol="fallow.v1.json"):
+    async with venue.client.ws_connect("/v1/ws", protocols=[protocol]) as socket:
+        client = Socket(socket, is_packed=protocol.endswith("msgpack"))
+        assert (await client.next())["type"] == "hello"
+        yield client
+
+
+async def test_public_ticks_carry_the_curve(venue):
+    await venue.offer_node()
+    for protocol in ("fallow.v1.json", "fallow.v1.msgpack"):
+        async with connected(venue, protocol) as client:
+            await client.send(type="subscribe", id=1, channels=[f"market:{MARKET}"])
+            assert (await client.until(type="ack"))["id"] == 1
+            first = await client.until(type="tick")
+            second = await client.until(type="tick")
+            assert second["seq"] == second["tick"]["tick"] > first["seq"]
+            assert second["curve"]["supply"][0][1] == 8
+            beat = await client.until(type="heartbeat")
+            assert beat["seqs"] == {f"market:{MARKET}": client.seen[-2].get("seq", second["seq"])}
+
+
+async def test_account_events_are_gapless_and_resume(venue):
+    """Goal: a second session that resumes from seq n sees exactly what the first one saw after n."""
+    await venue.offer_node()
+    async with connected(venue) as client:
+        await client.send(type="auth", key=venue.buyer)
+        await client.send(type="subscribe", channels=["account"], after_seq=0)
+        await client.until(type="ack", channels=["account"])
+        await client.until(event="balance.deposited")
+        await venue.place()
+        started = await client.until(event="lease.started")
+        assert started["data"]["state"] == "running"
+        first = [message for message in client.seen if message.get("channel") == "account"]
+    assert [message["seq"] for message in first] == list(range(1, len(first) + 1))
+    async with connected(venue, "fallow.v1.msgpack") as client:
+        await client.send(type="auth", key=venue.buyer)
+        await client.send(type="subscribe", id="a", channels=["account", "markets"], after_seq=2)
+        assert (await client.until(type="ack", id="a"))["seq"] == 2
+        while client.seen[-1].get("seq") != first[-1]["seq"] or client.seen[-1]["type"] == "tick":
+            await client.next()
+        resumed = [message for message in client.seen if message.get("channel") == "account"]
+    assert [(m["seq"], m["event"], m["at"]) for m in resumed] == [
+        (m["seq"], m["event"], m["at"]) for m in first[2:]
+    ]
+
+
+async def test_ping_errors_and_unsubscribe(venue):
+    async with connected(venue) as client:
+        await client.send(type="ping", id="p")
+        assert (await client.until(type="ack"))["id"] == "p"
+        await client.send(type="subscribe", channels=["market:nowhere"])
+        assert (await client.until(type="error"))["code"] == "not_found"
+        await client.socket.send_str("[" * 20_000)
+        assert (await client.until(type="error"))["code"] == "invalid_value"
+        await client.send(type="dance")
+        assert (await client.until(type="error"))["code"] == "invalid_value"
+        await client.send(type="ping", extra=1)
+        assert (await client.until(type="error"))["code"] == "unknown_field"
+        await client.send(type="subscribe", channels=["markets"])
+        await client.until(type="tick")
+        await client.send(type="unsubscribe", id=9, channels=["markets"])
+        await client.until(type="ack", id=9)
+
+
+async def test_close_codes(venue):
+    async with connected(venue) as client:
+        await client.send(type="auth", key="fal_test_nonsense")
+        assert await client.close_code() == 4001
+    async with connected(venue) as client:
+        await client.send(type="subscribe", channels=["account"])
+        assert await client.close_code() == 4001
+    made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "b", "scopes": ["billing:read"]})
+    async with connected(venue) as client:
+        await client.send(type="auth", key=made["secret"])
+        await client.send(type="subscribe", channels=["account"])
+        assert await client.close_code() == 4003
+    for raw in ("{", "nonsense", ""):
+        async with connected(venue) as client:
+            await client.socket.send_str(raw)
+            assert await client.close_code() == 4010
+    async with connected(venue) as client:
+        await client.socket.send_bytes(b"{}")
+        assert await client.close_code() == 4010
+
+
+async def test_revoking_a_key_closes_its_sockets_within_two_seconds(venue):
+    made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "b", "scopes": ["bids:read"]})
+    async with connected(venue) as client:
+        await client.send(type="auth", key=made["secret"])
+        await client.send(type="subscribe", channels=["account"])
+        await client.until(type="ack", channels=["account"])
+        await venue.ok("DELETE", f"/v1/keys/{made['id']}", venue.buyer)
+        async with asyncio.timeout(2):
+            assert await client.close_code() == 4001
+
+
+async def test_an_overtaken_reader_is_closed_with_4008(venue):
+    """Goal: a reader behind by more events than its queue holds is told to resume, not fed a gap.
+
+    The writer publishes a burst in one go, which is what a commit of many commands does.
+    """
+    async with connected(venue) as client:
+        await client.send(type="auth", key=venue.buyer)
+        await client.send(type="subscribe", channels=["account"])
+        await client.until(type="ack", channels=["account"])
+        operation = {"op": "place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "1.00"}
+        await venue.ok("POST", "/v1/bids/batch", venue.buyer, {"operations": [operation] * 300})
+        assert await client.close_code() == 4008
+    async with connected(venue) as client:
+        await client.send(type="auth", key=venue.buyer)
+        await client.send(type="subscribe", channels=["account"], after_seq=0)
+        seqs = []
+        while len(seqs) < 301:
+            message = await client.next()
+            if message.get("channel") == "account":
+                seqs.append(message["seq"])
+        assert seqs == list(range(1, 302))
+
+
+async def test_a_plain_request_is_refused(venue):
+    assert (await venue.call("GET", "/v1/ws")).status == 400
