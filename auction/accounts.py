@@ -118,6 +118,7 @@ def set_market_timing(state: State, command: SetMarketTiming) -> Market:
     market.settlement_seconds = command.settlement_seconds
     market.next_tick_at_us = state.now_us + command.tick_seconds * MICROSECONDS_PER_SECOND
     state.touch(market)
+    billing.reschedule(state, market)
     # The hold window follows the timing: refill or trim every hold; who cannot pay has until the tick.
     for bid in sorted(state.market_bids[market.id].values(), key=lambda bid: bid.seq):
         if bid.status not in BID_FINAL and not billing.refill_hold(state, bid):

@@ -205,6 +205,15 @@ def settle_due(state: State, market: Market, to_s: int) -> list[Bid]:
     return exhausted
 
 
+def reschedule(state: State, market: Market) -> None:
+    """After a change of the settlement interval: every lease is due by the new one."""
+    book = state.books[market.id]
+    book.settlements.clear()
+    for lease in state.leases.values():
+        if lease.market == market.id and lease.settled_to_s is not None:
+            heappush(book.settlements, (lease.settled_to_s + market.settlement_seconds, lease.id))
+
+
 def second_of(at_us: int) -> int:
     """Return the billed second that an instant belongs to."""
     return at_us // MICROSECONDS_PER_SECOND

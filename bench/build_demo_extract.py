@@ -28,8 +28,11 @@ MODELS = {
     "Tesla V100": ("v100", "Tesla V100", "nvlink"),
 }
 LIST_NAMES = {"H100_80GB_SXM5": "h100-sxm", "H200_141GB": "h200-sxm", "A100_80GB_SXM4": "a100-pcie"}
-EUROPE = set("FR GB IS SE NL BG CZ IT RO HU NO EE FI ES PT DK MK AT PL".split())
-ASIA = set("JP CN TW HK IN TH KR VN MO".split())
+EUROPE = {
+    *("FR", "GB", "IS", "SE", "NL", "BG", "CZ", "IT", "RO", "HU"),
+    *("NO", "EE", "FI", "ES", "PT", "DK", "MK", "AT", "PL"),
+}
+ASIA = {"JP", "CN", "TW", "HK", "IN", "TH", "KR", "VN", "MO"}
 
 
 def region_of(location: str) -> str:

@@ -45,6 +45,11 @@ SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY (started_at
        count(*)
 FROM (SELECT b.created_at_us, min(l.started_at_us) AS started_at_us
       FROM bids b JOIN leases l ON l.bid = b.id WHERE l.started_at_us IS NOT NULL GROUP BY b.id) AS first"""
+# Bids that no owner would have taken: their limit is below every reserve ever offered in their market.
+PRICED_OUT = """
+SELECT count(*) FROM bids b
+JOIN (SELECT market, min(gross_reserve) AS lowest FROM offers GROUP BY market) AS o USING (market)
+WHERE b.limit_price < o.lowest"""
 PRICES = """
 SELECT m.gpu_model AS model, count(*) AS ticks, count(t.price) AS traded, avg(t.price)::float8 AS mean_price
 FROM ticks t JOIN markets m ON m.id = t.market GROUP BY 1 ORDER BY 1"""
@@ -181,6 +186,7 @@ async def _tenants(
         "bids": tenants.placed,
         "refused": tenants.refused,
         "started": waits[1],
+        "below_every_reserve": await connection.fetchval(PRICED_OUT),
         "completed": tenants.completed,
         "work_done": tenants.done_us / tenants.work_us if tenants.work_us else None,
         "work_gpu_hours": tenants.work_us / MICROSECONDS_PER_SECOND / SECONDS_PER_HOUR,

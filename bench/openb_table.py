@@ -99,7 +99,8 @@ def _events(figures: Figures) -> list[str]:
         ),
         _line(
             "bids",
-            f"{tenants['bids']:,}: {tenants['started']:,} started, {tenants['completed']:,} completed; "
+            f"{tenants['bids']:,}: {tenants['started']:,} started, {tenants['completed']:,} completed, "
+            f"{tenants['below_every_reserve']:,} below every reserve; "
             f"{_share(tenants['work_done'])} of the work, "
             f"{_share(tenants['sold_that_was_work'])} of the hours sold",
         ),

@@ -42,7 +42,7 @@ class Parameters:
     seed: int = 1
     from_day: float = 109.0  # the first bid of the trace arrives on day 109.2
     days: float = 1_000.0  # at most; the trace ends on day 149.3
-    keep_one_in: int = 1  # nodes
+    pressure: float | None = None  # GPU-hours wanted per GPU-hour of the nodes kept; None keeps all
     copies: int = 1  # of every pod
     tick_seconds: int = 300
     notice_seconds: int = 120
@@ -110,19 +110,20 @@ class _PriceSample:
 def load_scenario(directory: Path, parameters: Parameters) -> Scenario:
     """Read the files in `directory`; raises FileNotFoundError naming the one that is missing."""
     samples = {model: _read_sample(directory, *source) for model, (source, _) in PRICED_LIKE.items()}
-    nodes = _read_nodes(directory, parameters, samples)
     pods = list(_read_pods(directory))
     begin_s = int(parameters.from_day * SECONDS_PER_DAY)
     end_s = min(max(pod.deleted_s for pod in pods), begin_s + int(parameters.days * SECONDS_PER_DAY))
     scenario = Scenario(
         parameters,
-        nodes,
+        _read_nodes(directory, parameters, samples),
         [],
         {model: samples[model].list_price for model in sorted(samples)},
         begin_s,
         end_s,
     )
     _add_tasks(scenario, pods)
+    if parameters.pressure is not None:
+        scenario.nodes = _keep_nodes(scenario, parameters.pressure)
     return scenario
 
 
@@ -156,7 +157,7 @@ def _on_grid(usd_per_hour: float) -> int:
 
 
 def _read_nodes(directory: Path, parameters: Parameters, samples: dict[str, _PriceSample]) -> list[NodeSpec]:
-    """Keep every n-th node of each model (at least one), each with a reserve drawn for it."""
+    """Read every node and draw its reserve; largest first inside a model."""
     dice = _generator(parameters.seed, 0)
     by_model: dict[str, list[tuple[str, int]]] = {}
     with (directory / "alibaba-openb-gpu-nodes.csv").open(newline="") as file:
@@ -164,12 +165,30 @@ def _read_nodes(directory: Path, parameters: Parameters, samples: dict[str, _Pri
             by_model.setdefault(row["model"], []).append((row["sn"], int(row["gpu"])))
     nodes = []
     for model in sorted(by_model):
-        # Largest first, so that a stride takes small and large machines in their proportion.
-        machines = sorted(by_model[model], key=lambda machine: (-machine[1], machine[0]))
-        for name, gpus in machines[:: parameters.keep_one_in]:
+        for name, gpus in sorted(by_model[model], key=lambda machine: (-machine[1], machine[0])):
             reserve = samples[model].minimum_bids[int(dice.integers(len(samples[model].minimum_bids)))]
             nodes.append(NodeSpec(name, model, gpus, Price(reserve)))
     return nodes
+
+
+def _keep_nodes(scenario: Scenario, pressure: float) -> list[NodeSpec]:
+    """Keep of each model an even sample, by size, of as many nodes as its pods need at this pressure.
+
+    The first of them is one of the largest, so every gang still has a node that it fits.
+    """
+    wanted: dict[str, float] = {}
+    for task in scenario.tasks:
+        gpus = task.gpus * task.run_s / (scenario.end_s - scenario.begin_s)
+        wanted[task.model] = wanted.get(task.model, 0.0) + gpus
+    kept: list[NodeSpec] = []
+    for model in sorted(wanted):
+        machines = [node for node in scenario.nodes if node.model == model]
+        for number in range(1, len(machines) + 1):
+            sample = [machines[index * len(machines) // number] for index in range(number)]
+            if sum(node.gpus for node in sample) >= wanted[model] / pressure:
+                break
+        kept += sample
+    return kept
 
 
 def _read_pods(directory: Path) -> Iterator[_Pod]:

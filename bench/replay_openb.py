@@ -55,7 +55,7 @@ DEPOSIT = Amount(10**12)  # a million dollars a buyer: money is never what decid
 
 SCENARIOS = {
     "recorded": Parameters(),
-    "tight": Parameters(keep_one_in=16, copies=8),
+    "tight": Parameters(pressure=0.9, copies=8, tick_seconds=60),
 }
 SMOKE = {"from_day": 120.0, "days": 0.25}
 
@@ -202,7 +202,7 @@ def _options() -> argparse.Namespace:
     today = datetime.fromtimestamp(SystemClock().now_us() // MICROSECONDS_PER_SECOND, UTC).date()
     parser.add_argument("--date", default=today.isoformat(), help="names the result file")
     for name, kind in (
-        ("seed", int), ("from-day", float), ("days", float), ("keep-one-in", int), ("copies", int),
+        ("seed", int), ("from-day", float), ("days", float), ("pressure", float), ("copies", int),
         ("tick-seconds", int), ("notice-seconds", int), ("start-seconds", int), ("handicap-bps", int),
         ("limit-sigma", float), ("commit-entries", int),
     ):  # fmt: skip

@@ -132,7 +132,7 @@ async def test_an_acknowledged_notice_hands_over_at_once(server):
         await reach(engine, clock, 10)
         (notice,) = engine.core._state.notices.values()
         await engine.execute(AckNotice(notice.id, BUYER, True))
-        (lease,) = [x for x in engine.core.leases.values()]
+        (lease,) = engine.core.leases.values()
         assert (RIVAL, LeaseState.STARTING) == (lease.account, lease.state)
 
 

@@ -20,6 +20,7 @@ from auction.commands import (
     RecallNode,
     ReleaseLease,
     ReportLease,
+    SetMarketTiming,
     WithdrawOffer,
 )
 from auction.errors import Rejection
@@ -131,6 +132,9 @@ class Crowd:
                 self.do(AmendOffer(offer.id, offer.account, offer.version, price))
             else:
                 self.do(WithdrawOffer(offer.id, offer.account))
+        elif roll < 0.945:
+            timing = dice.choice([(10, 30, 60), (5, 30, 90), (15, 30, 30)])
+            self.do(SetMarketTiming(self.market.id, *timing))
         elif roll < 0.96:
             self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000))
 
