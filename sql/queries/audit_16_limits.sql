@@ -3,7 +3,7 @@
 -- $1 bid, $2 at_us, $3 limit: the journal's limits of every bid that was ever amended, in journal order.
 -- An amendment counts from the next tick on, so the limits in force from the last tick before the row's
 -- first second to the end of that second are admitted (commands of one batch share a tick's instant);
--- under notice also the limit that the notice was given at.
+-- under notice the price is the one last won at, so any limit since the award, and the notice's own.
 WITH history AS (
     SELECT bid, at_us, limit_price, lead(at_us) OVER (PARTITION BY bid ORDER BY position) AS until_us
     FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS h(bid, at_us, limit_price, position)
@@ -21,8 +21,8 @@ LEFT JOIN LATERAL (
     SELECT cleared_at_us FROM ticks
     WHERE market = l.market AND cleared_at_us <= u.from_s * 1000000 ORDER BY cleared_at_us DESC LIMIT 1
 ) t ON true
-LEFT JOIN history h ON h.bid = l.bid AND h.at_us < (u.from_s + 1) * 1000000
-    AND coalesce(h.until_us >= t.cleared_at_us, true)
 LEFT JOIN notices n ON n.lease = l.id AND n.issued_at_us < (u.from_s + 1) * 1000000
     AND coalesce(n.closed_at_us > u.from_s * 1000000, true)
+LEFT JOIN history h ON h.bid = l.bid AND h.at_us < (u.from_s + 1) * 1000000
+    AND coalesce(h.until_us >= CASE WHEN n.id IS NULL THEN t.cleared_at_us ELSE l.awarded_at_us END, true)
 GROUP BY u.lease, u.from_s, l.bid, u.price

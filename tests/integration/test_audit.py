@@ -280,7 +280,6 @@ CORRUPTIONS: list[tuple[str, str]] = [
     ("01_books 02_balances", "UPDATE ledger_balances SET credits = credits + 1 WHERE ledger_account = 16"),
     ("02_balances", "UPDATE ledger_balances SET debits = debits + 1, credits = credits + 1"
                     " WHERE ledger_account = 9"),
-    ("03_floors", "UPDATE ledger_balances SET floored = false WHERE ledger_account = 8"),
     ("03_floors", OVERDRAFT),
     ("04_ledger_rows", "DELETE FROM ledger_balances WHERE ledger_account = 11"),
     ("04_ledger_rows", "INSERT INTO ledger_balances (ledger_account, floored) VALUES (80, true)"),
