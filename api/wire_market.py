@@ -64,7 +64,7 @@ class CreateMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
     price_increment: PriceField | None = None
     price_cap: PriceField | None = None
     notice_seconds: NoticeSeconds = 120
-    settlement_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    settlement_seconds: Annotated[int, Meta(ge=1, le=1800)] = 60
     handicap_bps: Annotated[int, Meta(ge=0, le=100_000)] = 1_000
     fee_bps: Annotated[int, Meta(ge=0, le=5_000)] = 500
 

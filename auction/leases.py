@@ -69,6 +69,14 @@ def start_pending(state: State, market_id: str) -> int:
             continue  # the next tick decides whether it can still pay
         if bid.filled_gpus + lease.gpu_count > bid.gpus:
             continue  # its old GPUs are still under notice: never more than it asked for
+        # The node may have free GPUs that are not this offer's: its owner has taken them back.
+        on_offer = sum(
+            other.gpu_count
+            for other in state.offer_leases[lease.offer].values()
+            if other.state in LEASE_ON_NODE
+        )
+        if on_offer + lease.gpu_count > state.offers[lease.offer].gpus:
+            continue
         free = _free_gpus(state, lease.node)
         if len(free) < lease.gpu_count:
             continue

@@ -171,8 +171,8 @@ def _forget(directory: Path) -> None:
 
     if not directory.exists():
         return
-    if not (directory / "pg").exists() and any(directory.iterdir()):
-        raise click.UsageError(f"{directory} holds no market's data; not deleting it")
+    if not (directory / "demo-keys.json").exists() and any(directory.iterdir()):
+        raise click.UsageError(f"{directory} holds no demo's data; not deleting it")
     from sql.data_dir import lock
     from sql.embedded import DataDirectoryBusy
 

@@ -100,7 +100,15 @@ async def _world(
         people, opening = invent(venues, now_us)
         # Before the accounts: keys without accounts open nothing, accounts without keys are lost.
         people_file.save(people, options.data_dir)
-        history = History(core, venues, people, options.seed, now_us, is_quiet=not options.with_bots)
+        history = History(
+            core,
+            venues,
+            people,
+            options.seed,
+            now_us,
+            notice_seconds=options.notice_seconds,
+            is_quiet=not options.with_bots,
+        )
         with _progress("a day of history") as report:
             is_whole = await history.run(store, opening, report, stop.is_set)
         watch.lap(f"{history.ticks} ticks of history in {len(venues)} markets")
@@ -181,15 +189,15 @@ def _welcome(
         f"  operator's key  {people.operator.key}",
         "",
         "try:",
-        f"  curl -s {url}/v1/markets",
-        f"  curl -s '{url}/v1/markets/{market}/quote?gpus=2'",
+        f"  curl -s {url}/v1/markets -w '\\n'",
+        f"  curl -s '{url}/v1/markets/{market}/quote?gpus=2' -w '\\n'",
         f"  KEY={people.buyer.key}",
         f'  curl -s {url}/v1/bids -H "Authorization: Bearer $KEY" '
-        f"-H 'Content-Type: application/json' -d '{bid}'",
-        f'  curl -s {url}/v1/leases -H "Authorization: Bearer $KEY"',
-        f"  curl -s '{url}/v1/notices?wait_seconds=20' -H \"Authorization: Bearer $KEY\"",
-        f'  curl -s {url}/v1/balance -H "Authorization: Bearer $KEY"',
-        f'  curl -s {url}/v1/ledger/entries -H "Authorization: Bearer $KEY"',
+        f"-H 'Content-Type: application/json' -d '{bid}' -w '\\n'",
+        f'  curl -s {url}/v1/leases -H "Authorization: Bearer $KEY" -w "\\n"',
+        f"  curl -s '{url}/v1/notices?wait_seconds=20' -H \"Authorization: Bearer $KEY\" -w '\\n'",
+        f'  curl -s {url}/v1/balance -H "Authorization: Bearer $KEY" -w "\\n"',
+        f'  curl -s {url}/v1/ledger/entries -H "Authorization: Bearer $KEY" -w "\\n"',
         "",
         f"beside it:  fallow audit --data-dir {options.data_dir}",
         "Ctrl-C ends everything; the same command goes on where it was.",

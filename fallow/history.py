@@ -32,7 +32,6 @@ from fallow.people import People
 from fallow.world import LIMIT_PERCENT, Machine, Venue, draw_limit
 
 TICK_SECONDS = 60
-NOTICE_SECONDS = 120
 SETTLEMENT_SECONDS = 1_800
 TICKS = 1_440
 COMMIT_EVERY_TICKS = 20
@@ -61,11 +60,13 @@ class History:
         seed: int,
         now_us: int,
         *,
+        notice_seconds: int,
         is_quiet: bool = False,
     ) -> None:
         """With `is_quiet` the markets open a tick ago and nothing has happened in them."""
         self.ticks = 1 if is_quiet else TICKS
         self._is_quiet = is_quiet
+        self._notice_seconds = notice_seconds  # offers keep the notice they were posted with
         self._core = core
         self._venues = venues
         self._people = people
@@ -106,7 +107,7 @@ class History:
         for venue in self._venues:
             market = venue.market(
                 tick_seconds=TICK_SECONDS,
-                notice_seconds=NOTICE_SECONDS,
+                notice_seconds=self._notice_seconds,
                 settlement_seconds=SETTLEMENT_SECONDS,
             )
             self._do(CreateMarket(market))

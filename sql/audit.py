@@ -133,6 +133,7 @@ _SQL_CHECKS = (
     _Check("29_journal_head"),
     _Check("30_journal_causes"),
     _Check("32_events_gapless"),
+    _Check("33_offers_kept"),
 )
 
 

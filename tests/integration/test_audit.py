@@ -335,6 +335,7 @@ CORRUPTIONS: list[tuple[str, str]] = [
     ("31_journal_reads", "UPDATE journal SET payload = '\\xc1' WHERE seq = 2"),
     ("32_events_gapless", "DELETE FROM events WHERE account = 'buyer' AND account_seq = 1"),
     ("32_events_gapless", "UPDATE accounts SET event_seq = 3 WHERE id = 'owner'"),
+    ("33_offers_kept", "UPDATE offers SET gpus = 1"),
 ]
 # fmt: on
 

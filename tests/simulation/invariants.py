@@ -65,6 +65,9 @@ class Witness:
             ]
             assert len(used) == len(set(used)), "I25"
             assert all(0 <= gpu < node.gpus for gpu in used)
+        for offer in state.offers.values():
+            lent = [x for x in state.offer_leases[offer.id].values() if x.state in LEASE_ON_NODE]
+            assert sum(lease.gpu_count for lease in lent) <= offer.gpus, "STYLE 26: GPUs leased <= offered"
         for lease in state.leases.values():
             assert lease.state is not LeaseState.ENDED
             assert (lease.state is LeaseState.NOTICED) == (lease.notice is not None)
