@@ -90,13 +90,14 @@ def _list_offers(state: State, node: Node) -> None:
 def list_offer(state: State, offer: Offer) -> None:
     book = state.books[offer.market]
     node = state.nodes[offer.node]
-    if offer.available_until_us is not None or offer.available_from_us > state.now_us:
+    now_us = max(state.now_us, offer.created_at_us)  # a core just restored has seen no time yet
+    if offer.available_until_us is not None or offer.available_from_us > now_us:
         book.windowed[offer.id] = offer
     gpus = 0 if node.state is NodeState.ENROLLING else offer.gpus
     if node.state is NodeState.CORDONED:
         on_offer = state.offer_leases[offer.id].values()
         gpus = sum(lease.gpu_count for lease in on_offer if lease.state in LEASE_ON_NODE)
-    if offer.available_from_us <= state.now_us:
+    if offer.available_from_us <= now_us:
         book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=gpus)
 
 

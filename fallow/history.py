@@ -149,7 +149,7 @@ class History:
                 self._do(CancelBid(bid_id, account, True))
                 del self._mine[bid_id]
         for number, venue in enumerate(self._venues):
-            if self._dice.happens(_rush_percent(tick, number) * (venue.gpus + 40) // 100):
+            if self._dice.happens(_rush_percent(tick, number) * (venue.gpus + 40) // 160):
                 self._bid(venue, tick)
         if self._mine and self._dice.happens(20):
             self._raise()

@@ -34,8 +34,10 @@ def run(seed, steps, *, restart_every=None, make_book=None, check=True):
             asyncio.run(store.commit(changes))
             if number % restart_every == 0:
                 before = crowd.core.state_hash()
+                quote = crowd.core.quote(crowd.market.id, 2, 1).price_to_fill
                 crowd.core = witness.core = Core.restore(asyncio.run(store.load()), make_book)
                 assert before == crowd.core.state_hash(), "a restored core is in the same state"
+                assert quote == crowd.core.quote(crowd.market.id, 2, 1).price_to_fill
     return crowd, witness, [tick.digest for tick in witness.ticks]
 
 
