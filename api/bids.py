@@ -42,7 +42,7 @@ from auction.commands import AmendBid, CancelBid, Command, PlaceBid
 from auction.core import Core
 from auction.errors import Rejection
 from auction.ids import random_id
-from auction.model import BID_FINAL, Bid
+from auction.model import BID_FINAL, Bid, Colocate
 from auction.ports import Answer
 from auction.units import Price, format_microusd
 from sql.reads import BidRow
@@ -154,8 +154,9 @@ async def get_bid_by_client_id(call: Call[NoBody, NoQuery]) -> Reply[BidView]:
 
 @route("GET", "/v1/bids/{bid}", scope="bids:read")
 async def get_bid(call: Call[NoBody, NoQuery]) -> Reply[BidView]:
-    """Show one bid."""
-    return call.reply(_read(await _own_bid(call)))
+    """Show one bid; for one that lost, why, the price it met, and what would win now."""
+    row = await _own_bid(call)
+    return call.reply(bid_view(row.bid, row.head, row.leases, call.core.why_not(row.bid.id)))
 
 
 @route("GET", "/v1/bids/{bid}/events", scope="bids:read")
@@ -186,13 +187,17 @@ async def cancel_bid(call: Call[NoBody, CancelQuery]) -> Reply[BidView]:
 
 
 def _placing(account: str, body: PlaceBidBody) -> PlaceBid:
+    minimum = body.min_gpus
+    if minimum is None:
+        minimum = 1 if body.colocate is Colocate.NONE else body.gpus
     return PlaceBid(
         bid=random_id("bid"),
         account=account,
         market=body.market,
         gpus=body.gpus,
         limit=Price(body.limit_price_per_gpu_hour),
-        min_gpus=body.min_gpus,
+        min_gpus=minimum,
+        colocate=body.colocate,
         client_bid_id=body.client_bid_id,
         labels=body.labels or {},
     )

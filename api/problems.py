@@ -88,6 +88,11 @@ PROBLEMS: dict[str, Kind] = {
     ),
     "price_out_of_range": Kind(422, "The price is out of range", "See the market's increment and cap."),
     "gpus_out_of_range": Kind(422, "The number of GPUs is out of range", "See `errors` for the bounds."),
+    "colocate_invalid": Kind(
+        422,
+        "The GPUs cannot be co-located",
+        "Ask for 1, 2, 4 or 8 GPUs (`fabric`: also 16, 32 or 64) with no `min_gpus` but `gpus`.",
+    ),
     "min_gpus_out_of_range": Kind(422, "min_gpus is out of range", "It is at least 1 and at most `gpus`."),
     "notice_seconds_out_of_range": Kind(
         422, "The notice is out of range", "An offer promises at least its market's notice."

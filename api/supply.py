@@ -58,7 +58,15 @@ async def create_node(call: Call[CreateNodeBody, NoQuery]) -> Reply[NodeView]:
     """Register a machine; a simulated one is played by the server, on demo markets."""
     body = call.body
     return await call.submit(
-        CreateNode(random_id("node"), call.account, body.market, body.name, body.gpus, body.simulated),
+        CreateNode(
+            random_id("node"),
+            call.account,
+            body.market,
+            body.name,
+            body.gpus,
+            body.simulated,
+            body.fabric,
+        ),
         node_view,
     )
 

@@ -20,9 +20,11 @@ from api.fields import (
     format_instant_or_none,
     format_price_or_none,
 )
+from auction.core import Explanation
 from auction.model import (
     BID_FINAL,
     Bid,
+    Colocate,
     Lease,
     LeaseState,
     Notice,
@@ -49,7 +51,8 @@ class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     market: IdField
     gpus: GpuCount
     limit_price_per_gpu_hour: PriceField
-    min_gpus: GpuCount = 1
+    min_gpus: GpuCount | None = None  # 1; all of them for a co-located bid
+    colocate: Colocate = Colocate.NONE
     client_bid_id: ClientBidIdField | None = None
     labels: LabelsField | None = None
 
@@ -84,12 +87,17 @@ Operation = PlaceOperation | AmendOperation | CancelOperation
 
 
 class ReasonView(Struct, frozen=True):
-    """Why not (more of) the bid was filled: outbid, protected or no_fit."""
+    """Why not (more of) the bid was filled: outbid, protected or no_fit.
+
+    `winning_price` is the lowest limit that would fill it all if nothing else changed; only where one
+    bid is shown.
+    """
 
     code: str
     price: str | None
     needed: int | None
     usable: int | None
+    winning_price: str | None = None
 
 
 class BidView(Struct, frozen=True):
@@ -98,6 +106,7 @@ class BidView(Struct, frozen=True):
     status: str
     gpus: int
     min_gpus: int
+    colocate: str
     limit_price_per_gpu_hour: str
     filled_gpus: int
     resting_gpus: int
@@ -218,11 +227,26 @@ class AckNoticeBody(Struct, frozen=True, forbid_unknown_fields=True):
     ready: bool = False
 
 
-def bid_view(bid: Bid, market: MarketHead, lease_ids: Iterable[str]) -> BidView:
-    """Show a bid beside the market it stands in; `lease_ids` are its live leases."""
+def bid_view(
+    bid: Bid, market: MarketHead, lease_ids: Iterable[str], explanation: Explanation | None = None
+) -> BidView:
+    """Show a bid beside the market it stands in; `lease_ids` are its live leases.
+
+    With an `explanation` the reason is the last tick's, otherwise that of the last change.
+    """
     is_final = bid.status in BID_FINAL
     reason = None
-    if bid.reason_code is not None:
+    if explanation is not None:
+        why = explanation.reason
+        assert why.code is not None
+        reason = ReasonView(
+            why.code,
+            format_price_or_none(why.price),
+            why.needed,
+            why.usable,
+            format_price_or_none(explanation.winning_limit),
+        )
+    elif bid.reason_code is not None:
         reason = ReasonView(
             bid.reason_code, format_price_or_none(bid.reason_price), bid.reason_needed, bid.reason_usable
         )
@@ -232,6 +256,7 @@ def bid_view(bid: Bid, market: MarketHead, lease_ids: Iterable[str]) -> BidView:
         status=bid.status,
         gpus=bid.gpus,
         min_gpus=bid.min_gpus,
+        colocate=bid.colocate,
         limit_price_per_gpu_hour=format_microusd(bid.limit),
         filled_gpus=bid.filled_gpus,
         resting_gpus=0 if is_final else max(bid.gpus - bid.filled_gpus, 0),

@@ -40,6 +40,7 @@ class MarketView(Struct, frozen=True):
     handicap_bps: int
     fee_bps: int
     refine_below_bids: int
+    price_position_bps: int | None
     currency: str
     is_demo: bool
     status: str
@@ -67,6 +68,8 @@ class CreateMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
     settlement_seconds: Annotated[int, Meta(ge=1, le=1800)] = 60
     handicap_bps: Annotated[int, Meta(ge=0, le=100_000)] = 1_000
     fee_bps: Annotated[int, Meta(ge=0, le=5_000)] = 500
+    refine_below_bids: Annotated[int, Meta(ge=0, le=10_000)] = 200
+    price_position_bps: Annotated[int, Meta(ge=0, le=10_000)] | None = None
 
 
 class MarketStatusBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,6 +84,7 @@ class IdleView(Struct, frozen=True):
 
     reserve: int
     unfit: int
+    fragmented: int
 
 
 class TickView(Struct, frozen=True):
@@ -100,6 +104,8 @@ class TickView(Struct, frozen=True):
     started_gpus: int
     preempted_gpus: int
     not_fitted: int
+    welfare_per_hour: str
+    welfare_bound_per_hour: str
     digest: str
     previous_digest: str
     input_hash: str
@@ -157,7 +163,8 @@ def market_view(market: Market) -> MarketView:
         settlement_seconds=market.settlement_seconds,
         handicap_bps=market.handicap_bps,
         fee_bps=market.fee_bps,
-        refine_below_bids=0,
+        refine_below_bids=market.refine_below_bids,
+        price_position_bps=market.price_position_bps,
         currency=CURRENCY,
         is_demo=market.is_demo,
         status=market.status,
@@ -181,12 +188,14 @@ def tick_view(tick: Tick) -> TickView:
         cleared_gpus=tick.cleared_gpus,
         offered_gpus=tick.offered_gpus,
         demanded_gpus=tick.demanded_gpus,
-        idle_gpus=IdleView(tick.idle_reserve_gpus, tick.idle_unfit_gpus),
+        idle_gpus=IdleView(tick.idle_reserve_gpus, tick.idle_unfit_gpus, tick.idle_fragmented_gpus),
         bids=tick.bids,
         offers=tick.offers,
         started_gpus=tick.started_gpus,
         preempted_gpus=tick.preempted_gpus,
         not_fitted=tick.not_fitted,
+        welfare_per_hour=format_microusd(tick.welfare),
+        welfare_bound_per_hour=format_microusd(tick.welfare_bound),
         digest=tick.digest,
         previous_digest=tick.previous_digest,
         input_hash=tick.input_hash,
@@ -214,4 +223,6 @@ def make_market(body: CreateMarketBody, *, is_demo: bool, now_us: int) -> Market
         fee_bps=body.fee_bps,
         is_demo=is_demo,
         created_at_us=now_us,
+        refine_below_bids=body.refine_below_bids,
+        price_position_bps=body.price_position_bps,
     )

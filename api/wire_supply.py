@@ -29,6 +29,7 @@ class CreateNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: NameField
     market: IdField
     gpus: NodeGpuCount
+    fabric: NameField | None = None
     simulated: bool = False
 
 
@@ -43,6 +44,7 @@ class NodeView(Struct, frozen=True):
     name: str
     market: str
     gpus: int
+    fabric: str | None
     simulated: bool
     state: str
     version: int
@@ -148,6 +150,7 @@ def node_view(node: Node) -> NodeView:
         name=node.name,
         market=node.market,
         gpus=node.gpus,
+        fabric=node.fabric,
         simulated=node.simulated,
         state=node.state,
         version=node.version,

@@ -7,7 +7,7 @@ what, with which numbers, and last with which money. Each raises one `Rejection`
 from auction import billing
 from auction.commands import AmendBid, CreateNode, CreateOffer, PlaceBid
 from auction.errors import NotFound, Rejection
-from auction.model import BID_FINAL, Account, Bid, Lease, Market, MarketStatus, Node, Offer
+from auction.model import BID_FINAL, Account, Bid, Colocate, Lease, Market, MarketStatus, Node, Offer
 from auction.state import State
 from auction.units import (
     AMOUNT_MAX,
@@ -19,6 +19,7 @@ from auction.units import (
     Price,
     gross_reserve,
 )
+from matching.types import CHAIN, NODE_GPUS
 
 LIVE_BIDS_PER_MARKET_MAX = 10_000  # of one account
 NODE_GPUS_MAX = 1_024
@@ -87,12 +88,27 @@ def quantities(gpus: int, min_gpus: int) -> None:
         )
 
 
+def colocation(colocate: Colocate, gpus: int, min_gpus: int) -> None:
+    """Refuse a co-located bid that is not all or nothing, or has no size of the chain (X1)."""
+    if colocate is Colocate.NONE:
+        return
+    sizes = [size for size in CHAIN if size <= NODE_GPUS or colocate is Colocate.FABRIC]
+    if gpus not in sizes or min_gpus != gpus:
+        raise Rejection(
+            "colocate_invalid",
+            f"a bid co-located by {colocate.value} is all or nothing (min_gpus = gpus) and has one of "
+            f"{', '.join(map(str, sizes))} GPUs",
+            pointer="/colocate",
+        )
+
+
 def place_bid(state: State, command: PlaceBid) -> tuple[Market, Amount]:
     """Check a new bid; return its market and the hold it needs."""
     open_account(state, command.account, "buyer")
     venue = accepting_market(state, command.market)
     price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
     quantities(command.gpus, command.min_gpus)
+    colocation(command.colocate, command.gpus, command.min_gpus)
     if state.live_offer_counts.get((command.account, venue.id)):
         raise Rejection("self_trade", "this account offers GPUs in the same market")
     if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:
@@ -134,7 +150,10 @@ def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
         price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
     gpus = bid.gpus if command.gpus is None else command.gpus
     minimum = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
+    if bid.colocate is not Colocate.NONE and command.min_gpus is None:
+        minimum = gpus  # it stays all or nothing
     quantities(gpus, minimum)
+    colocation(bid.colocate, gpus, minimum)
     return bid, venue
 
 
@@ -231,6 +250,13 @@ def new_market(state: State, venue: Market) -> None:
         )
     if not (0 <= venue.handicap_bps <= 100_000 and 0 <= venue.fee_bps <= BASIS_POINTS // 2):
         raise Rejection("market_invalid", "handicap_bps is 0..100000 and fee_bps 0..5000")
+    if not (0 <= venue.refine_below_bids <= LIVE_BIDS_PER_MARKET_MAX) or not (
+        venue.price_position_bps is None or 0 <= venue.price_position_bps <= BASIS_POINTS
+    ):
+        raise Rejection(
+            "market_invalid",
+            f"refine_below_bids is 0..{LIVE_BIDS_PER_MARKET_MAX} and price_position_bps 0..{BASIS_POINTS}",
+        )
     timing(venue.tick_seconds, venue.notice_seconds, venue.settlement_seconds)
 
 

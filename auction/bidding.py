@@ -12,6 +12,7 @@ from auction.model import (
     NOTICE_LIVE,
     Bid,
     BidStatus,
+    Colocate,
     EndReason,
     Lease,
     LeaseState,
@@ -37,8 +38,9 @@ def is_same_bid(bid: Bid, command: PlaceBid) -> bool:
     """
     if bid.market != command.market:
         return False
-    placed = (bid.gpus, bid.limit, bid.min_gpus, bid.labels)
-    return bid.version > 1 or placed == (command.gpus, command.limit, command.min_gpus, command.labels)
+    placed = (bid.gpus, bid.limit, bid.min_gpus, bid.colocate, bid.labels)
+    asked = (command.gpus, command.limit, command.min_gpus, command.colocate, command.labels)
+    return bid.version > 1 or placed == asked
 
 
 def repeat_of(bid: Bid, command: PlaceBid) -> PlacedBid:
@@ -59,6 +61,7 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
         gpus=command.gpus,
         limit=command.limit,
         min_gpus=command.min_gpus,
+        colocate=command.colocate,
         status=BidStatus.OPEN,
         seq=state.next_bid_seq,
         arrival_tick=market.tick + 1,
@@ -94,7 +97,11 @@ def amend(state: State, command: AmendBid) -> Bid:
         book.ranked_once.add(bid.id)
     bid.limit = limit
     bid.gpus = gpus
-    bid.min_gpus = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
+    if bid.colocate is not Colocate.NONE:
+        bid.min_gpus = gpus  # all or nothing
+    else:
+        bid.min_gpus = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
+    bid.awaits_outcome = True
     bid.is_paused = bid.is_paused if command.paused is None else command.paused
     _shrink(state, bid)
     if market.price is not None and limit < market.price:
@@ -107,6 +114,7 @@ def amend(state: State, command: AmendBid) -> Bid:
     leases.refresh_bid(state, bid)
     leases.sync_bid(state, bid)
     book.is_dirty = True
+    book.expect_outcome(bid.id)
     state.emit(EventKind.BID_AMENDED, bid, account=bid.account, market=bid.market)
     return bid
 
@@ -143,6 +151,7 @@ def cancel(state: State, command: CancelBid) -> Bid:
             leases.end(state, lease, EndReason.RELEASED, state.now_us)
         bid.gpus = bid.filled_gpus
         bid.min_gpus = min(bid.min_gpus, bid.gpus)
+        bid.colocate = Colocate.NONE  # what it has stays where it is, whole or not
         safe = billing.safe_hold(state, bid, bid.limit, bid.gpus)
         billing.adjust_hold(state, bid, Amount(min(bid.held, safe)))
         leases.refresh_bid(state, bid)

@@ -9,13 +9,16 @@ digest of a tick commits to its inputs, its outputs and the tick before (RULES.m
 import hashlib
 
 import msgspec
+from msgspec import Struct
 
 from auction import billing, leases
 from auction.events import EventKind
+from auction.market import domain_of
 from auction.model import (
     BID_FINAL,
     Bid,
     BidStatus,
+    Colocate,
     EndReason,
     Lease,
     LeaseState,
@@ -28,8 +31,8 @@ from auction.model import (
 )
 from auction.state import State
 from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
-from matching.packing import place
-from matching.types import Clearing, Reason
+from matching.packing import Fill, OfferUnits, place
+from matching.types import Clearing, Outcome, Reason
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -61,16 +64,16 @@ def _clear(state: State, market: Market) -> Tick:
     # The price of the seconds up to now: what a noticed tenant goes on paying.
     old_price = book.prices[-1][1] if book.prices else None
     ranked_once, book.ranked_once = book.ranked_once, set()
-    clearing, changes = book.clear()
+    clearing, news = book.clear()
     price = book.price_of(clearing.price)
     if price is not None:
         book.set_price(now_s, price)
         market.price = price
     book.forget_prices_before(now_s - market.settlement_seconds)
-    for change in changes:
-        _apply_outcome(state, *change, price=price)
+    for bid_id, outcome in news:
+        _apply_outcome(state, state.bids[bid_id], outcome, price)
     started, preempted = 0, 0
-    if changes or book.is_dirty:
+    if clearing.handles.size or book.is_dirty:
         book.is_dirty = False
         started, preempted = _apply_transitions(state, market, price, old_price)
     for bid_id in sorted(ranked_once):
@@ -125,13 +128,18 @@ def _refresh_windows(state: State, market: Market) -> None:
         if offer.available_until_us is not None and state.now_us + lead_us > offer.available_until_us:
             withdraw_offer(state, offer, offer.notice_seconds)
         elif offer.available_from_us <= state.now_us and not book.has_offer(offer.id):
-            book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=offer.gpus)
+            book.set_offer(
+                offer.id,
+                gross_reserve=offer.gross_reserve,
+                gpus=offer.gpus,
+                node=state.nodes[offer.node],
+            )
 
 
 def withdraw_offer(state: State, offer: Offer, notice_seconds: int) -> list[Notice]:
     """The owner takes an offer back: it leaves the book, its leases get the notice it promised."""
     book = state.books[offer.market]
-    book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=0)
+    book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=0, node=state.nodes[offer.node])
     book.windowed.pop(offer.id, None)
     offer.status = OfferStatus.WITHDRAWING
     offer.version += 1
@@ -162,24 +170,45 @@ def withdraw_offer(state: State, offer: Offer, notice_seconds: int) -> list[Noti
     return notices
 
 
-def _apply_outcome(
-    state: State, bid_id: str, fill: int, reason: int, needed: int, usable: int, *, price: Price | None
-) -> None:
-    """Write what the clearing said of one bid, and tell its owner if it is news."""
-    bid = state.bids[bid_id]
-    book = state.books[bid.market]
-    code = None if reason == Reason.FILLED else Reason(reason).name.lower()
-    if fill == bid.awarded_gpus and code == bid.reason_code and needed == (bid.reason_needed or 0):
+def _apply_outcome(state: State, bid: Bid, outcome: Outcome, price: Price | None) -> None:
+    """Write what the clearing said of one bid, and tell its owner if it is news: a new fill, or new terms."""
+    if outcome.fill == bid.awarded_gpus and not bid.awaits_outcome:
         return
-    bid.awarded_gpus = fill
-    bid.reason_code = code
-    bid.reason_price = (
-        None if code is None else book.entry_price if reason == Reason.PROTECTED or price is None else price
-    )
-    bid.reason_needed, bid.reason_usable = (needed, usable) if needed else (None, None)
+    bid.awaits_outcome = False
+    bid.awarded_gpus = outcome.fill
+    reason = reason_of(state, bid, outcome, price)
+    bid.reason_code, bid.reason_price = reason.code, reason.price
+    bid.reason_needed, bid.reason_usable = reason.needed, reason.usable
     state.touch(bid)
-    kind = EventKind.BID_FILLED if code is None else EventKind.BID_PARTIAL if fill else EventKind.BID_OUTBID
+    kind = (
+        EventKind.BID_FILLED
+        if reason.code is None
+        else EventKind.BID_PARTIAL
+        if outcome.fill
+        else EventKind.BID_OUTBID
+    )
     state.emit(kind, bid, account=bid.account, market=bid.market)
+
+
+class WhyNot(Struct, frozen=True):
+    """Why a bid did not get (more of) its GPUs; `code` None: it got them all (RULES.md R7)."""
+
+    code: str | None
+    price: Price | None = None  # that it met: the clearing price, or the entry price if protected
+    needed: int | None = None
+    usable: int | None = None
+
+
+def reason_of(state: State, bid: Bid, outcome: Outcome, price: Price | None) -> WhyNot:
+    match outcome.reason:
+        case Reason.FILLED:
+            return WhyNot(None)
+        case Reason.PROTECTED:
+            return WhyNot("protected", state.books[bid.market].entry_price)
+        case Reason.NO_FIT:
+            return WhyNot("no_fit", price, outcome.needed, outcome.usable)
+        case Reason.OUTBID:
+            return WhyNot("outbid", price)
 
 
 def _apply_transitions(
@@ -203,12 +232,16 @@ def _apply_transitions(
             side = waiting if lease.state is LeaseState.PENDING else held
             side[key] = side.get(key, 0) + lease.gpu_count
             current.setdefault(key, []).append(lease)
+    winners = sorted(
+        (bid for bid in bids.values() if bid.awarded_gpus > 0), key=lambda bid: (-bid.limit, bid.seq)
+    )
     placed = place(
-        [(seq, bids[seq].awarded_gpus) for seq in sorted(bids) if bids[seq].awarded_gpus > 0],
-        [(offer.gross_reserve, seq, offer.gpus) for seq, offer in offers.items()],
+        [Fill(bid.seq, bid.awarded_gpus, bid.colocate is not Colocate.NONE) for bid in winners],
+        [_units_of(state, offer) for offer in offers.values()],
         held,
         waiting,
     )
+    book.placed_cost = Amount(sum(offers[seq].gross_reserve * gpus for (_, seq), gpus in placed.items()))
     preempted = 0
     for key in sorted(current):
         loss = _Loss(state, market, price, old_price, bids[key[0]])
@@ -222,6 +255,11 @@ def _apply_transitions(
         if placed[key] > live:
             leases.award(state, bids[key[0]], offers[key[1]], placed[key] - live)
     return leases.start_pending(state, market.id), preempted
+
+
+def _units_of(state: State, offer: Offer) -> OfferUnits:
+    node = state.nodes[offer.node]
+    return OfferUnits(offer.gross_reserve, offer.seq, offer.gpus, node.id, domain_of(node))
 
 
 class _Loss:
@@ -312,9 +350,9 @@ def _record(
     """Publish the tick and extend its chain: digest = H(market, tick, previous, inputs, outputs)."""
     book = state.books[market.id]
     changes = state.changes
-    numbers = clearing._replace(changes=[])
+    welfare = book.amount_of(clearing.value) - book.placed_cost
     outputs = [
-        list(numbers),
+        [*clearing[:-2], welfare],
         changes.events[marks.events :],
         changes.transfers[marks.transfers :],
         changes.usage[marks.usage :],
@@ -344,7 +382,10 @@ def _record(
         digest=digest,
         journal_seq=state.seq,
         idle_reserve_gpus=clearing.offered - clearing.sold - clearing.idle_below_price,
-        idle_unfit_gpus=clearing.idle_below_price,
+        idle_unfit_gpus=clearing.idle_below_price - clearing.fragmented,
+        idle_fragmented_gpus=clearing.fragmented,
+        welfare=Amount(welfare),
+        welfare_bound=book.amount_of(clearing.lp_bound),
     )
     market.digest = digest
     market.input_hash = ""

@@ -8,7 +8,7 @@ Shapes are checked here and by the wire structs; whether a command is admitted i
 import msgspec
 from msgspec import Struct
 
-from auction.model import ApiKey, Market
+from auction.model import ApiKey, Colocate, Market
 from auction.units import Amount, Price
 
 
@@ -19,6 +19,7 @@ class PlaceBid(Struct, frozen=True, tag=True):
     gpus: int
     limit: Price
     min_gpus: int = 1
+    colocate: Colocate = Colocate.NONE
     client_bid_id: str | None = None
     labels: dict[str, str] = {}
 
@@ -64,6 +65,7 @@ class CreateNode(Struct, frozen=True, tag=True):
     name: str
     gpus: int
     simulated: bool
+    fabric: str | None = None
 
 
 class EnrolNode(Struct, frozen=True, tag=True):

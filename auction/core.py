@@ -44,7 +44,7 @@ from auction.commands import (
 )
 from auction.errors import Rejection
 from auction.market import Book, Curve, Quote
-from auction.model import BID_FINAL, Account, Bid, Lease, Market, Node, Offer, OfferStatus, Tick
+from auction.model import BID_FINAL, Account, Bid, Colocate, Lease, Market, Node, Offer, OfferStatus, Tick
 from auction.ports import Changes, LiveState
 from auction.state import Balance, State
 from auction.supply import Recalled
@@ -62,6 +62,13 @@ class Preview(Struct, frozen=True):
     worst_cost_per_hour: Amount
     effective_tick: int
     cutoff_at_us: int
+
+
+class Explanation(Struct, frozen=True):
+    """Why a bid lost at the last tick, and the lowest limit that would fill it if nothing else changed."""
+
+    reason: clearing.WhyNot
+    winning_limit: Price | None
 
 
 _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
@@ -290,6 +297,21 @@ class Core:
             _cumulate(supply_, sorted(supply_)[:levels]),
         )
 
+    def why_not(self, bid_id: str) -> Explanation | None:
+        """Say why the last tick did not give a bid (more of) its GPUs, and what would win them now.
+
+        None for a bid that is not in the book or has all it asks for.
+        """
+        state = self._state
+        bid = state.bids.get(bid_id)
+        if bid is None or bid.awaits_outcome:
+            return None
+        book = state.books[bid.market]
+        if not (book.is_cleared and book.has_bid(bid_id)):
+            return None
+        reason = clearing.reason_of(state, bid, book.explain(bid_id), book.clearing_price)
+        return None if reason.code is None else Explanation(reason, book.winning_limit(bid_id))
+
     def quote(self, market_id: str, gpus: int, min_gpus: int) -> Quote:
         """Return what `gpus` GPUs would cost at the next tick if nothing else changed."""
         market = admission.market(self._state, market_id)
@@ -303,7 +325,9 @@ class Core:
     def preview(self, command: PlaceBid) -> Preview:
         """Say what a bid would get and tie up. Raises the Rejection that it would meet."""
         market, hold = admission.place_bid(self._state, command)
-        fill, price = self._state.books[market.id].probe(command.limit, command.gpus, command.min_gpus)
+        fill, price = self._state.books[market.id].probe(
+            command.limit, command.gpus, command.min_gpus, command.colocate is not Colocate.NONE
+        )
         return Preview(
             fill=fill,
             price=price,

@@ -19,6 +19,7 @@ from auction.model import (
     NOTICE_TRANSITIONS,
     Bid,
     BidStatus,
+    Colocate,
     EndReason,
     Lease,
     LeaseState,
@@ -306,6 +307,8 @@ def sync_bid(state: State, bid: Bid) -> None:
         limit=bid.limit,
         gpus=gpus,
         min_gpus=bid.min_gpus,
+        # A gang of which something was lost cannot be asked to lie together any more.
+        colocated=bid.colocate is not Colocate.NONE and gpus == bid.gpus,
         held=0 if bid.is_newcomer else incumbent + bid.reclaimed_gpus,
         arrival_tick=bid.arrival_tick,
         arrival_hash=bid.arrival_hash,

@@ -36,6 +36,14 @@ class OfferStatus(StrEnum):
 OFFER_LIVE = frozenset({OfferStatus.LISTED, OfferStatus.PARTLY_LEASED, OfferStatus.LEASED})
 
 
+class Colocate(StrEnum):
+    """Where a bid's GPUs must lie (X1)."""
+
+    NONE = "none"
+    NODE = "node"  # on one node
+    FABRIC = "fabric"  # on one node, or on whole nodes of one interconnect domain
+
+
 class BidStatus(StrEnum):
     OPEN = "open"
     PARTIAL = "partial"
@@ -148,6 +156,8 @@ class Market(Struct):
     fee_bps: int
     is_demo: bool
     created_at_us: int
+    refine_below_bids: int = 200  # X7: with fewer live bids the market is cleared more thoroughly; 0 = never
+    price_position_bps: int | None = None  # X8: where the price lies between low and high; None: R6
     status: MarketStatus = MarketStatus.OPEN
     status_reason: str | None = None
     tick: int = 0  # the last tick that was cleared
@@ -168,6 +178,7 @@ class Node(Struct):
     simulated: bool
     state: NodeState
     created_at_us: int
+    fabric: str | None = None  # the interconnect domain that it shares with other nodes of its owner
     version: int = 1
 
 
@@ -206,6 +217,7 @@ class Bid(Struct):
     arrival_hash: int
     created_at_us: int
     updated_at_us: int
+    colocate: Colocate = Colocate.NONE
     client_bid_id: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     filled_gpus: int = 0  # on nodes now: starting, running or noticed
@@ -215,6 +227,7 @@ class Bid(Struct):
     is_paused: bool = False  # takes nothing new; what runs goes on
     is_newcomer: bool = False  # limit lowered while running: ranks as a newcomer at the next tick (R3)
     reclaimed_gpus: int = 0  # lost to the owner since the last tick: keeps incumbent rank once (R3)
+    awaits_outcome: bool = True  # placed or changed since a tick last spoke of it
     reason_code: str | None = None  # why not (more of it) was filled: outbid | protected | no_fit
     reason_price: Price | None = None
     reason_needed: int | None = None
@@ -296,7 +309,10 @@ class Tick(Struct):
     digest: str
     journal_seq: int
     idle_reserve_gpus: int = 0  # unsold because the reserve is above every limit left
-    idle_unfit_gpus: int = 0  # unsold at or below the price: no bid left that fits
+    idle_unfit_gpus: int = 0  # unsold at the price: no bid left that fits
+    idle_fragmented_gpus: int = 0  # unsold below the price: too scattered for the gangs that want them (X1)
+    welfare: Amount = Amount(0)  # sum of the winners' limits less the reserves used, microusd per hour
+    welfare_bound: Amount = Amount(0)  # the most it could be if every bid were divisible (LP)
 
 
 class Transfer(Struct, frozen=True):

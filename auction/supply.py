@@ -49,6 +49,7 @@ def create_node(state: State, command: CreateNode) -> Node:
         simulated=command.simulated,
         state=NodeState.ONLINE if command.simulated else NodeState.ENROLLING,
         created_at_us=state.now_us,
+        fabric=command.fabric,
     )
     state.add_node(node)
     state.touch(node)
@@ -98,7 +99,7 @@ def list_offer(state: State, offer: Offer) -> None:
         on_offer = state.offer_leases[offer.id].values()
         gpus = sum(lease.gpu_count for lease in on_offer if lease.state in LEASE_ON_NODE)
     if offer.available_from_us <= now_us:
-        book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=gpus)
+        book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=gpus, node=node)
 
 
 def restore_offer(state: State, offer: Offer) -> None:

@@ -1,62 +1,80 @@
-# The book's layout: many small structs in contiguous arrays, one owner. Slots, not pointers, name
-# bids and offers, so growth cannot dangle. Prices are levels of the market's grid.
-from libc.stdint cimport int32_t, int64_t, uint8_t
+# What a book owns. The structs are in layout.pxd, the work on them in ladder.pxd and scan.pxd.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-cdef struct BidSlot:
-    int32_t limit       # 0: the slot is free, and `gpus` links to the next free one
-    int32_t gpus
-    int32_t min_gpus
-    int32_t held        # GPUs that rank as an incumbent's
-    int64_t arrival_tick
-    int64_t arrival_hash
-    int64_t seq
-    int32_t last_fill   # what the last clearing said; -1: nothing yet
-    int32_t last_needed
-    int32_t last_usable
-    uint8_t last_reason
+from matching.ladder cimport Ladder
+from matching.layout cimport Solution
+from matching.supply cimport Supply
 
 cdef struct OfferSlot:
     int32_t reserve
-    int32_t gpus        # 0: the slot is free, and `reserve` links to the next free one
+    int32_t gpus           # 0: the slot is free, and `reserve` links to the next free one
+    int32_t node
+    int32_t domain
 
-cdef struct Lot:
+# A bid that ends at a tick; stale when the bid's own `valid_until` says otherwise.
+cdef struct Expiry:
+    int32_t tick
     int32_t slot
-    int32_t rank
-    int32_t limit
-    int32_t gpus
-    int32_t min_gpus
-    int32_t fill
-    int32_t usable
-    uint8_t is_newcomer
-    uint8_t number      # 0 base, 1 expansion
-    int64_t arrival_tick
-    int64_t arrival_hash
-    int64_t seq
 
 cdef class Book:
-    cdef int32_t _handicap_bps
-    cdef int32_t _level_count
-    cdef int32_t _level_top        # Fenwick size: the power of two above the levels
-    cdef BidSlot* _bids
-    cdef int32_t _bid_capacity
-    cdef int32_t _bid_free         # head of the free list, -1 when none
-    cdef int32_t _bid_live
+    cdef Ladder _ladder
+    cdef Supply _supply
+    cdef Solution _run             # the clearing at work
+    cdef Solution _published       # the last one that `clear` returned
+    cdef bint _is_published_whole  # nothing can be inferred from its edge: compare every bid
+    cdef int32_t _refine_below_bids
+    cdef int32_t _price_position_bps
+    cdef int32_t _left_out_usable  # X7: what the gang that was left out could have had at the end
     cdef OfferSlot* _offers
     cdef int32_t _offer_capacity
     cdef int32_t _offer_free
     cdef int32_t _offer_live
-    cdef int64_t* _supply          # Fenwick tree: GPUs offered by reserve level
-    cdef int64_t _offered
-    cdef int64_t _demanded
-    cdef Lot* _lots
-    cdef int32_t* _base_lots       # by slot: index of its base lot in the order of acceptance
-    cdef int32_t _lot_capacity
+    cdef object _items             # NodeItems, from the first co-located bid on
+    cdef int32_t* _touched         # slots whose terms changed since the last clearing
+    cdef int32_t _touched_count
+    cdef int32_t _touched_capacity
+    cdef Expiry* _expiries         # heap by tick
+    cdef int32_t _expiry_count
+    cdef int32_t _expiry_capacity
+    cdef int32_t* _changed         # slots whose fill is to be published
+    cdef int32_t _changed_count
+    cdef int32_t _changed_capacity
 
-    cdef int _grow_bids(self) except -1
-    cdef int _grow_offers(self) except -1
-    cdef int _check_bid(self, int64_t limit, int64_t gpus, int64_t min_gpus) except -1
+    cdef int _check_bid(self, int64_t limit, int64_t gpus, int64_t min_gpus, bint colocated) except -1
     cdef int _check_offer(self, int64_t reserve, int64_t gpus) except -1
-    cdef BidSlot* _bid(self, int64_t handle) except NULL
-    cdef OfferSlot* _offer(self, int64_t handle) except NULL
-    cdef int32_t _fill_lots(self) noexcept nogil
-    cdef int _reserve_lots(self) except -1
+    cdef int32_t _bid(self, int64_t handle) except -1
+    cdef int32_t _offer(self, int64_t handle) except -1
+    cdef int _reserve(self, int64_t bids, int64_t lots) except -1
+    cdef int32_t _place(
+        self, int32_t limit, int32_t gpus, int32_t min_gpus, int64_t tick, int64_t arrival_hash,
+        int64_t seq, bint colocated, int32_t account, int32_t valid_until
+    ) noexcept nogil
+    cdef void _cancel(self, int32_t slot) noexcept nogil
+    cdef void _hold(self, int32_t slot, int32_t held) noexcept nogil
+    cdef void _touch(self, int32_t slot) noexcept nogil
+    cdef int _pack(self) except -1
+    cdef int _change_items(self, int64_t handle, int32_t gpus) except -1
+    cdef int _expire_at(self, int32_t tick, int32_t slot) except -1
+    cdef int _solve(self) except -1
+    cdef int _refine(self) except -1
+    cdef int _run_without(self, int32_t slot) except -1
+    cdef void _forget_margins(self) noexcept nogil
+    cdef int64_t _merit(self, int64_t* lost) noexcept nogil
+    cdef int32_t _fill_of(self, int32_t slot) noexcept nogil
+    cdef int _compare(self, int32_t slot) except -1
+    cdef int _compare_between(self, int32_t family) except -1
+    cdef int _publish(self) except -1
+    cdef void _place_some(
+        self, Py_ssize_t i, Py_ssize_t end, const int32_t[::1] limits, const int32_t[::1] gpus,
+        const int32_t[::1] min_gpus, const uint32_t[::1] arrival_hashes, int64_t arrival_tick,
+        int64_t first_seq, const int32_t[::1] accounts, const int32_t[::1] valid_until_ticks,
+        const uint8_t[::1] colocated, const int64_t[::1] order, int32_t[::1] out
+    ) noexcept nogil
+    cdef int _set_units(self, int32_t slot, int32_t reserve, int32_t gpus) except -1
+    cdef int _fills_at(self, int32_t slot, int32_t limit) except -1
+    cdef int32_t _last_gangs(self, int32_t* gangs) noexcept nogil
+    cdef bint _is_ahead(self, int32_t slot, int32_t other) noexcept nogil
+    cdef bint _extra_is_ahead(self, int32_t slot, int32_t other) noexcept nogil
+    cdef int64_t _usable_at_its_turn(self, int32_t slot) noexcept nogil
+    cdef int _grow_offers(self) except -1
+    cdef int _check_handles(self, const int32_t[::1] handles) except -1

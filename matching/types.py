@@ -6,11 +6,25 @@ Prices are levels: whole multiples of the market's price increment. NONE (-1) st
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 NONE = -1
 LEVEL_COUNT_MAX = 1 << 17
 GPU_COUNT_MAX = 1_000_000
 TOTAL_GPUS_MAX = 1 << 40  # of one side of one book
 HANDICAP_BPS_MAX = 100_000
+TICK_MAX = (1 << 31) - 1
+HASH_MAX = (1 << 32) - 1
+SEQ_MAX = (1 << 62) - 1
+
+# Co-located gangs come in these sizes (X1): up to 8 GPUs on one node, more on whole nodes of one domain.
+CHAIN = (1, 2, 4, 8, 16, 32, 64)
+NODE_GPUS = 8
+REFINED_GANGS_MAX = 12  # X7: accepted gangs that a thin market is cleared without, one at a time
+
+# A sum of limit x GPUs over one side of a book must fit a signed 64-bit integer (I24).
+assert TOTAL_GPUS_MAX * LEVEL_COUNT_MAX < 1 << 62
 
 
 class Reason(IntEnum):
@@ -23,9 +37,11 @@ class Reason(IntEnum):
 
 
 class Outcome(NamedTuple):
-    """One bid's result: `needed` and `usable` GPUs at its turn are 0 unless the reason is NO_FIT."""
+    """One bid's result: `needed` and `usable` GPUs at its turn are 0 unless the reason is NO_FIT.
 
-    handle: int
+    For a co-located gang `usable` is the largest size of the chain that still fitted.
+    """
+
     fill: int
     reason: Reason
     needed: int
@@ -33,7 +49,11 @@ class Outcome(NamedTuple):
 
 
 class Clearing(NamedTuple):
-    """One market's clearing (RULES.md R5, R6, R10). `changes` is the difference to the last one."""
+    """One market's clearing (RULES.md R5, R6, R10).
+
+    `handles` and `fills` are int32 arrays of one length: the bids whose fill differs from the last
+    clearing, in no particular order. A new bid that gets nothing is not among them.
+    """
 
     price: int
     low: int
@@ -48,4 +68,9 @@ class Clearing(NamedTuple):
     offer_count: int
     not_fitted: int
     idle_below_price: int  # unsold units at or below the price
-    changes: list[Outcome]
+    fragmented: int  # of these, the ones below the price: too scattered for the gangs that want them
+    value: int  # sum of limit x fill, level x GPUs
+    cost: int  # sum of the reserves of the `sold` cheapest units: the least any placement costs
+    lp_bound: int  # the most that value - cost could be if every bid were divisible
+    handles: NDArray[np.int32]
+    fills: NDArray[np.int32]

@@ -179,7 +179,7 @@ async def build_trade(connection: Any) -> None:
     for seq, (bid, (gpus, limit, status, filled)) in enumerate(BIDS.items(), 1):
         await insert(
             connection, "bids", id=bid, account="buyer", market="market", gpus=gpus, limit_price=limit,
-            min_gpus=1, status=status, seq=seq, filled_gpus=filled,
+            min_gpus=1, colocate="none", status=status, seq=seq, filled_gpus=filled,
         )  # fmt: skip
     for lease, (bid, offer, slots, state, started, ended, reason, notice) in LEASES.items():
         rows = USAGE.get(lease, [])

@@ -61,8 +61,8 @@ async def build(connection: Any) -> None:
     await insert(connection, "offers", id="offer", node="node", gpus=8, status="leased", seq=1, **node)
     bid = {"account": "buyer", "market": "market"}
     await insert(
-        connection, "bids", id="bid", gpus=1, limit_price=1000, min_gpus=1, status="preempting", seq=1,
-        client_bid_id="mine", held=70, filled_gpus=1, **bid,
+        connection, "bids", id="bid", gpus=1, limit_price=1000, min_gpus=1, colocate="none",
+        status="preempting", seq=1, client_bid_id="mine", held=70, filled_gpus=1, **bid,
     )  # fmt: skip
     await insert(
         connection, "leases", id="lease", bid="bid", owner="owner", node="node", offer="offer",

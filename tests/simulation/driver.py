@@ -25,7 +25,7 @@ from auction.commands import (
 )
 from auction.errors import Rejection
 from auction.ids import derived_id
-from auction.model import LeaseState, Market
+from auction.model import Colocate, LeaseState, Market
 
 START_US = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -65,7 +65,8 @@ class Crowd:
         for number in range(nodes):
             node, owner = self.new_id("node"), self.owners[number % owners]
             self.nodes[node] = owner
-            self.do(CreateNode(node, owner, self.market.id, f"n{number}", self.dice.choice([2, 4, 8]), True))
+            gpus, fabric = self.dice.choice([2, 4, 8, 8]), self.dice.choice([None, "east", "west"])
+            self.do(CreateNode(node, owner, self.market.id, f"n{number}", gpus, True, fabric))
             self.offer(node)
 
     def new_id(self, prefix):
@@ -106,9 +107,12 @@ class Crowd:
         if roll < 0.45 or bid is None:
             gpus = dice.choice([1, 1, 2, 4, 8])
             minimum = dice.choice([1, 1, gpus, max(1, gpus // 2)])
-            self.do(
-                PlaceBid(self.new_id("bid"), dice.choice(self.buyers), self.market.id, gpus, limit, minimum)
-            )
+            colocate = Colocate.NONE
+            if dice.random() < 0.3:
+                gpus = dice.choice([2, 4, 8, 16])
+                minimum, colocate = gpus, Colocate.FABRIC if gpus > 8 else Colocate.NODE
+            buyer, market = dice.choice(self.buyers), self.market.id
+            self.do(PlaceBid(self.new_id("bid"), buyer, market, gpus, limit, minimum, colocate))
         elif roll < 0.60:
             gpus = dice.choice([None, None, 1, 3, 8])
             paused = dice.choice([None, None, None, True, False])
