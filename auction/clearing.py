@@ -79,7 +79,12 @@ def _clear(state: State, market: Market) -> Tick:
     for bid_id in sorted(ranked_once):
         bid = state.bids.get(bid_id)
         if bid is not None:
-            bid.is_newcomer, bid.reclaimed_gpus = False, 0  # one tick only (R3)
+            bid.reclaimed_gpus = 0  # one tick only (R3)
+            # Who lowered its limit and lost stays a newcomer until it wins all it holds: otherwise the
+            # next tick inside its notice would give it back by the rank that it gave up.
+            bid.is_newcomer = bid.is_newcomer and bid.awarded_gpus < bid.filled_gpus
+            if bid.is_newcomer:
+                book.ranked_once.add(bid_id)
             state.touch(bid)
             leases.sync_bid(state, bid)
     return _record(state, market, clearing, marks, started=started, preempted=preempted)
@@ -235,13 +240,18 @@ def _apply_transitions(
     winners = sorted(
         (bid for bid in bids.values() if bid.awarded_gpus > 0), key=lambda bid: (-bid.limit, bid.seq)
     )
+    units = [_units_of(state, offer) for offer in offers.values()]
     placed = place(
         [Fill(bid.seq, bid.awarded_gpus, bid.colocate is not Colocate.NONE) for bid in winners],
-        [_units_of(state, offer) for offer in offers.values()],
+        units,
         held,
         waiting,
     )
     book.placed_cost = Amount(sum(offers[seq].gross_reserve * gpus for (_, seq), gpus in placed.items()))
+    sold: dict[int, int] = {}
+    for (_, seq), gpus in placed.items():
+        sold[seq] = sold.get(seq, 0) + gpus
+    book.idle = [(Price(unit.reserve), unit.gpus - sold.get(unit.number, 0)) for unit in units]
     preempted = 0
     for key in sorted(current):
         loss = _Loss(state, market, price, old_price, bids[key[0]])
@@ -259,7 +269,8 @@ def _apply_transitions(
 
 def _units_of(state: State, offer: Offer) -> OfferUnits:
     node = state.nodes[offer.node]
-    return OfferUnits(offer.gross_reserve, offer.seq, offer.gpus, node.id, domain_of(node))
+    gpus = state.books[offer.market].offered_gpus(offer.id)
+    return OfferUnits(offer.gross_reserve, offer.seq, gpus, node.id, domain_of(node))
 
 
 class _Loss:
@@ -351,6 +362,9 @@ def _record(
     book = state.books[market.id]
     changes = state.changes
     welfare = book.amount_of(clearing.value) - book.placed_cost
+    price = book.clearing_price
+    idle_dear = sum(gpus for reserve, gpus in book.idle if price is None or reserve > price)
+    idle_cheap = sum(gpus for reserve, gpus in book.idle if price is not None and reserve < price)
     outputs = [
         [*clearing[:-2], welfare],
         changes.events[marks.events :],
@@ -381,9 +395,9 @@ def _record(
         previous_digest=market.digest,
         digest=digest,
         journal_seq=state.seq,
-        idle_reserve_gpus=clearing.offered - clearing.sold - clearing.idle_below_price,
-        idle_unfit_gpus=clearing.idle_below_price - clearing.fragmented,
-        idle_fragmented_gpus=clearing.fragmented,
+        idle_reserve_gpus=idle_dear,
+        idle_unfit_gpus=clearing.offered - clearing.sold - idle_dear - idle_cheap,
+        idle_fragmented_gpus=idle_cheap,
         welfare=Amount(welfare),
         welfare_bound=book.amount_of(clearing.lp_bound),
     )

@@ -83,7 +83,7 @@ class MarketBook:
         self._bids: dict[str, _Terms] = {}
         self._bid_ids: dict[int, str] = {}
         self._fresh: set[str] = set()  # bids whose terms changed since the last clearing
-        self._offers: dict[str, int] = {}
+        self._offers: dict[str, tuple[int, int]] = {}  # (handle, GPUs)
         self._numbers: dict[str, int] = {}  # of nodes and interconnect domains, as the kernel knows them
         self.prices: list[tuple[int, Price]] = []  # (from second, price), oldest first
         self.settlements: list[tuple[int, str]] = []  # heap of (due second, lease id)
@@ -95,6 +95,7 @@ class MarketBook:
         self.clearing_price: Price | None = None  # of the last clearing; None too if nothing traded
         self.is_cleared = False  # since this book was built
         self.placed_cost = Amount(0)  # reserves of the units of the last placement, microusd per hour
+        self.idle: list[tuple[Price, int]] = []  # (gross reserve, GPUs) that it left unsold
 
     # -- prices and levels ------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class MarketBook:
 
     def set_offer(self, offer_id: str, *, gross_reserve: Price, gpus: int, node: Node) -> None:
         """Put an offer into the book, or change it there; zero GPUs takes it out."""
-        handle = self._offers.get(offer_id)
+        handle, _ = self._offers.get(offer_id, (None, 0))
         self.is_dirty = True
         level = gross_reserve // self._increment
         if gpus == 0 or level > self.level_count:
@@ -152,15 +153,21 @@ class MarketBook:
         elif handle is None:
             fabric = domain_of(node)
             domain = NONE if fabric is None else self._number(fabric)
-            self._offers[offer_id] = self._book.place_offer(level, gpus, self._number(node.id), domain)
+            handle = self._book.place_offer(level, gpus, self._number(node.id), domain)
+            self._offers[offer_id] = handle, gpus
         else:
             self._book.amend_offer(handle, level, gpus)
+            self._offers[offer_id] = handle, gpus
 
     def _number(self, name: str) -> int:
         return self._numbers.setdefault(name, len(self._numbers))
 
     def has_offer(self, offer_id: str) -> bool:
         return offer_id in self._offers
+
+    def offered_gpus(self, offer_id: str) -> int:
+        """The GPUs of an offer that take part: fewer than it has while its node is cordoned."""
+        return self._offers[offer_id][1]
 
     def clear(self) -> tuple[Clearing, list[tuple[str, Outcome]]]:
         """Clear; return the clearing, and the outcome of every bid that it may be news to, by id."""

@@ -1,9 +1,7 @@
-# What a book owns. The structs are in layout.pxd, the work on them in ladder.pxd and scan.pxd.
+# What a book owns. The structs are in layout.pxd and publish.pxd, the work on them beside them.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-from matching.ladder cimport Ladder
-from matching.layout cimport Solution
-from matching.supply cimport Supply
+from matching.publish cimport Kernel
 
 cdef struct OfferSlot:
     int32_t reserve
@@ -17,28 +15,17 @@ cdef struct Expiry:
     int32_t slot
 
 cdef class Book:
-    cdef Ladder _ladder
-    cdef Supply _supply
-    cdef Solution _run             # the clearing at work
-    cdef Solution _published       # the last one that `clear` returned
-    cdef bint _is_published_whole  # nothing can be inferred from its edge: compare every bid
-    cdef int32_t _refine_below_bids
-    cdef int32_t _price_position_bps
-    cdef int32_t _left_out_usable  # X7: what the gang that was left out could have had at the end
+    cdef Kernel* _kernel
     cdef OfferSlot* _offers
     cdef int32_t _offer_capacity
     cdef int32_t _offer_free
     cdef int32_t _offer_live
     cdef object _items             # NodeItems, from the first co-located bid on
-    cdef int32_t* _touched         # slots whose terms changed since the last clearing
-    cdef int32_t _touched_count
-    cdef int32_t _touched_capacity
+    cdef object _unchanged         # the last clearing, with no changes: what a quiet tick returns
     cdef Expiry* _expiries         # heap by tick
     cdef int32_t _expiry_count
+    cdef int32_t _expiring         # live bids that will expire
     cdef int32_t _expiry_capacity
-    cdef int32_t* _changed         # slots whose fill is to be published
-    cdef int32_t _changed_count
-    cdef int32_t _changed_capacity
 
     cdef int _check_bid(self, int64_t limit, int64_t gpus, int64_t min_gpus, bint colocated) except -1
     cdef int _check_offer(self, int64_t reserve, int64_t gpus) except -1
@@ -55,26 +42,15 @@ cdef class Book:
     cdef int _pack(self) except -1
     cdef int _change_items(self, int64_t handle, int32_t gpus) except -1
     cdef int _expire_at(self, int32_t tick, int32_t slot) except -1
+    cdef void _forget_stale_expiries(self) noexcept nogil
     cdef int _solve(self) except -1
-    cdef int _refine(self) except -1
-    cdef int _run_without(self, int32_t slot) except -1
-    cdef void _forget_margins(self) noexcept nogil
-    cdef int64_t _merit(self, int64_t* lost) noexcept nogil
-    cdef int32_t _fill_of(self, int32_t slot) noexcept nogil
-    cdef int _compare(self, int32_t slot) except -1
-    cdef int _compare_between(self, int32_t family) except -1
-    cdef int _publish(self) except -1
     cdef void _place_some(
         self, Py_ssize_t i, Py_ssize_t end, const int32_t[::1] limits, const int32_t[::1] gpus,
         const int32_t[::1] min_gpus, const uint32_t[::1] arrival_hashes, int64_t arrival_tick,
         int64_t first_seq, const int32_t[::1] accounts, const int32_t[::1] valid_until_ticks,
-        const uint8_t[::1] colocated, const int64_t[::1] order, int32_t[::1] out
+        const uint8_t[::1] colocated, const int32_t* order, int32_t[::1] out
     ) noexcept nogil
     cdef int _set_units(self, int32_t slot, int32_t reserve, int32_t gpus) except -1
     cdef int _fills_at(self, int32_t slot, int32_t limit) except -1
-    cdef int32_t _last_gangs(self, int32_t* gangs) noexcept nogil
-    cdef bint _is_ahead(self, int32_t slot, int32_t other) noexcept nogil
-    cdef bint _extra_is_ahead(self, int32_t slot, int32_t other) noexcept nogil
-    cdef int64_t _usable_at_its_turn(self, int32_t slot) noexcept nogil
     cdef int _grow_offers(self) except -1
     cdef int _check_handles(self, const int32_t[::1] handles) except -1

@@ -17,6 +17,7 @@ from matching.layout cimport (
     Arrival,
     Bid,
     Chunk,
+    Hint,
     Level,
     SizeCounts,
     Sum,
@@ -45,6 +46,8 @@ cdef struct Ladder:
     SizeCounts* sizes[2]       # NULL until the first co-located bid
     Finder easy[2]             # free-form lots: EASE_MAX - minimum
     Finder colocated[2]        # co-located lots: 7 - log2(size)
+    Hint hint
+    bint is_unchanged          # nothing has changed, on either side, since the last clearing
     int32_t* unfolded          # levels whose change is not in the sums: limit << 1 | family
     int32_t unfolded_count
     int32_t unfolded_capacity
@@ -186,57 +189,53 @@ cdef inline void chunk_split(Ladder* ladder, Level* level, int32_t at) noexcept 
     cdef Chunk* new = &ladder.chunks[behind]
     cdef int32_t* lots = chunk_lots(ladder, behind)
     cdef int32_t i
-    cdef const Arrival* first
     new.count = chunk.count - CHUNK_LOTS // 2
     chunk.count = CHUNK_LOTS // 2
     memcpy(lots, chunk_lots(ladder, at) + CHUNK_LOTS // 2, new.count * sizeof(int32_t))
     for i in range(new.count):
         set_chunk_of(ladder, lots[i], behind)
-    first = &ladder.arrivals[lots[0] >> 1]
-    new.order = first.order
-    new.seq = first.seq
-    new.last_order = chunk.last_order
-    chunk.last_order = ladder.arrivals[chunk_lots(ladder, at)[CHUNK_LOTS // 2 - 1] >> 1].order
+    new.order = ladder.arrivals[lots[0] >> 1].order
+    new.last_tick = chunk.last_tick
     chunk_recount(ladder, at)
     chunk_recount(ladder, behind)
 
 
-cdef inline void chunk_merge_next(Ladder* ladder, Level* level, int32_t at) noexcept nogil:
-    """Take the lots of the next chunk in, if both together are few."""
+cdef inline bint chunk_move_in(Ladder* ladder, Level* level, int32_t at, int32_t to) noexcept nogil:
+    """Move the few lots of a chunk into a neighbour, if there is one with room, and drop the chunk."""
     cdef Chunk* chunk = &ladder.chunks[at]
-    cdef int32_t behind = chunk.next
-    cdef Chunk* other = &ladder.chunks[behind]
-    cdef int32_t* lots = chunk_lots(ladder, behind)
+    cdef Chunk* other = &ladder.chunks[to]
+    cdef int32_t* lots = chunk_lots(ladder, at)
+    cdef int32_t* there = chunk_lots(ladder, to)
     cdef int32_t i
-    if behind == 0 or chunk.count + other.count > CHUNK_LOTS - CHUNK_SPARSE:
-        return
-    for i in range(other.count):
-        set_chunk_of(ladder, lots[i], at)
-    memcpy(chunk_lots(ladder, at) + chunk.count, lots, other.count * sizeof(int32_t))
-    chunk.last_order = other.last_order
-    chunk.count += other.count
-    chunk.gpus += other.gpus
-    chunk.gangs += other.gangs
-    chunk.colocated += other.colocated
-    if other.ease > chunk.ease:
-        chunk.ease = other.ease
-    if other.colocated_ease > chunk.colocated_ease:
-        chunk.colocated_ease = other.colocated_ease
-    chunk_drop(ladder, level, behind)
+    if to == 0 or chunk.count + other.count > CHUNK_LOTS:
+        return False
+    for i in range(chunk.count):
+        set_chunk_of(ladder, lots[i], to)
+    if to == chunk.previous:
+        memcpy(there + other.count, lots, chunk.count * sizeof(int32_t))
+        other.last_tick = chunk.last_tick
+    else:
+        memmove(there + chunk.count, there, other.count * sizeof(int32_t))
+        memcpy(there, lots, chunk.count * sizeof(int32_t))
+        other.order = chunk.order
+    other.count += chunk.count
+    other.gpus += chunk.gpus
+    other.gangs += chunk.gangs
+    other.colocated += chunk.colocated
+    if chunk.ease > other.ease:
+        other.ease = chunk.ease
+    if chunk.colocated_ease > other.colocated_ease:
+        other.colocated_ease = chunk.colocated_ease
+    chunk_drop(ladder, level, at)
+    return True
 
 
-cdef inline int32_t chunk_for(
-    const Ladder* ladder, const Level* level, uint64_t order, int64_t seq
-) noexcept nogil:
-    """The chunk in which a lot with this arrival belongs: from the tail, where the newest come."""
+cdef inline int32_t chunk_for(const Ladder* ladder, const Level* level, uint64_t order) noexcept nogil:
+    """The last chunk whose lots may all be earlier, or the first: from the tail, where the newest come."""
     cdef int32_t at = level.tail
-    cdef const Chunk* chunk
-    while at:
-        chunk = &ladder.chunks[at]
-        if chunk.order < order or (chunk.order == order and chunk.seq <= seq) or not chunk.previous:
-            return at
-        at = chunk.previous
-    return 0
+    while at and ladder.chunks[at].order >= order and ladder.chunks[at].previous:
+        at = ladder.chunks[at].previous
+    return at
 
 
 cdef inline int32_t index_for(
@@ -245,7 +244,7 @@ cdef inline int32_t index_for(
     """How many lots of the chunk arrived before (order, seq)."""
     cdef const int32_t* lots = chunk_lots(ladder, at)
     cdef int32_t low, high = ladder.chunks[at].count, middle, step = 1
-    if ladder.chunks[at].last_order < order:
+    if ladder.chunks[at].last_tick < <int32_t> (order >> 32):
         return high
     # The newest are at the end: gallop back, then bisect.
     low = high - 1
@@ -266,6 +265,7 @@ cdef inline void level_changed(
     Ladder* ladder, int32_t family, int32_t limit, int64_t gpus, int32_t gangs
 ) noexcept nogil:
     cdef Level* level = &ladder.levels[family][limit]
+    ladder.is_unchanged = False
     level.gpus_change += gpus
     level.gangs_change += gangs
     if not level.is_listed:
@@ -284,10 +284,20 @@ cdef inline void lot_add(Ladder* ladder, int32_t slot, int32_t number) noexcept 
     cdef int32_t minimum = lot_minimum(bid, number)
     cdef int32_t k = size_index(bid)
     cdef Level* level = &ladder.levels[family][limit]
-    cdef int32_t at = chunk_for(ladder, level, arrival.order, arrival.seq)
+    cdef int32_t at = chunk_for(ladder, level, arrival.order)
     cdef int32_t index = index_for(ladder, at, arrival.order, arrival.seq) if at else 0
+    cdef int32_t behind
     cdef Chunk* chunk
     cdef int32_t* lots
+    while at and index == ladder.chunks[at].count:
+        behind = ladder.chunks[at].next
+        if behind == 0 or ladder.chunks[behind].order != arrival.order:
+            break
+        index = index_for(ladder, behind, arrival.order, arrival.seq)  # equal orders: by sequence
+        if index == 0:
+            index = ladder.chunks[at].count
+            break
+        at = behind
     if at and ladder.chunks[at].count == CHUNK_LOTS:
         if index == CHUNK_LOTS and not ladder.chunks[at].next:
             at = 0  # behind everything: a new chunk, and this one stays full
@@ -306,9 +316,8 @@ cdef inline void lot_add(Ladder* ladder, int32_t slot, int32_t number) noexcept 
     lots[index] = slot << 1 | number
     if index == 0:
         chunk.order = arrival.order
-        chunk.seq = arrival.seq
     if index == chunk.count:
-        chunk.last_order = arrival.order
+        chunk.last_tick = <int32_t> (arrival.order >> 32)
     chunk.count += 1
     chunk.gpus += gpus
     chunk.gangs += minimum > 1
@@ -356,8 +365,8 @@ cdef inline void lot_remove(Ladder* ladder, int32_t slot, int32_t number) noexce
             finder_set(&ladder.easy[family], limit, 0)
             if ladder.sizes[family] != NULL:
                 finder_set(&ladder.colocated[family], limit, 0)
-    elif chunk.count <= CHUNK_SPARSE:
-        chunk_merge_next(ladder, level, at)
+    elif chunk.count <= CHUNK_SPARSE and not chunk_move_in(ladder, level, at, chunk.previous):
+        chunk_move_in(ladder, level, at, chunk.next)
     level_changed(ladder, family, limit, -gpus, -is_gang)
 
 
@@ -403,8 +412,8 @@ cdef inline int bids_reserve(Ladder* ladder, int64_t more) noexcept nogil:
     return 0
 
 
-cdef inline int lots_reserve(Ladder* ladder, int64_t more) noexcept nogil:
-    """Make room for the chunks and level changes of `more` lots; -1 when there is no memory.
+cdef inline int lots_reserve(Ladder* ladder, int64_t more, int64_t changes) noexcept nogil:
+    """Make room for the chunks of `more` lots and for changes to levels; -1 when there is no memory.
 
     A lot takes at most one new chunk, by a split or behind a full tail.
     """
@@ -412,7 +421,7 @@ cdef inline int lots_reserve(Ladder* ladder, int64_t more) noexcept nogil:
     cdef int64_t capacity = ladder.chunk_capacity
     cdef Chunk* chunks
     cdef int32_t* lots
-    cdef int64_t listed = ladder.unfolded_count + 2 * more + 2
+    cdef int64_t listed = ladder.unfolded_count + changes
     cdef int32_t* unfolded
     if needed > capacity:
         while capacity < needed:
@@ -455,6 +464,8 @@ cdef inline void ladder_fold(Ladder* ladder) noexcept nogil:
         limit = ladder.unfolded[i] >> 1
         family = ladder.unfolded[i] & 1
         level = &ladder.levels[family][limit]
+        if limit == ladder.hint.limit and family == ladder.hint.family:
+            ladder.hint.limit = 0
         if level.gpus_change or level.gangs_change:
             sum_add(
                 ladder.sums[family], ladder.top, ladder.level_count - limit + 1,

@@ -3,7 +3,7 @@
 #
 #   Bid      32 bytes, what a tick reads: two bids to a cache line, none across two
 #   Arrival  16 bytes, what only a comparison of equals reads
-#   Chunk    up to 32 lots of one queue in the order of R4, with their sums: a B+ tree's leaf
+#   Chunk    32 bytes, the sums of up to 32 lots of one queue in the order of R4: a B+ tree's leaf
 #   Level    the queue of one family at one limit: a list of chunks
 #
 # A bid is one lot, or two while it holds GPUs and wants more. Lots live in two families of levels:
@@ -61,7 +61,7 @@ cdef enum:
     NEWCOMER = 0           # the families
     INCUMBENT = 1
     CHUNK_LOTS = 32
-    CHUNK_SPARSE = 8       # a chunk with no more lots than this is merged with its neighbour
+    CHUNK_SPARSE = 8       # a chunk with no more lots than this moves in with its neighbour
     SIZES = 7              # of the chain: 1, 2, 4 ... 64
     EASE_MAX = 1_000_001   # a free-form lot's ease: EASE_MAX - its minimum
     FINDER_SHIFT = 6
@@ -72,9 +72,8 @@ cdef struct Arrival:
     int64_t seq
 
 cdef struct Chunk:
-    uint64_t order         # no lot of this chunk is before (order, seq), every one of `previous` is
-    int64_t seq
-    uint64_t last_order    # no lot of this chunk is later
+    uint64_t order         # no lot of this chunk has a smaller one, none of `previous` a larger one
+    int32_t last_tick      # no lot of this chunk arrived later
     int32_t previous
     int32_t next
     int32_t gpus
@@ -113,6 +112,15 @@ cdef struct Edge:
     bint is_whole
     uint64_t order
     int64_t seq
+
+# Where the last prefix ended inside a level, while that level stays as it is: all chunks before `chunk`
+# hold `gpus`, and `gangs` lots with a minimum.
+cdef struct Hint:
+    int32_t family
+    int32_t limit          # 0: no hint
+    int32_t chunk
+    int32_t gangs
+    int64_t gpus
 
 cdef struct Cursor:
     int32_t limit          # 0: at the end

@@ -220,7 +220,6 @@ class Book:
             offer_count=len(self._offers),
             not_fitted=sum(self.explain(handle).reason is Reason.NO_FIT for handle in self._bids),
             idle_below_price=len(unsold),
-            fragmented=sum(reserve < price for reserve in unsold),
             value=sum(self._bids[handle].limit * fill for handle, fill in fills.items()),
             cost=sum(units[:sold]),
             lp_bound=self._lp_bound(units),
@@ -376,7 +375,7 @@ class Book:
         return self._fill_in(solution, handle), solution.price
 
     def depth(self, level: int) -> tuple[int, int, int, int]:
-        """Return GPUs wanted by lots ranked above a level, and at or above it; offered below, and at or below."""
+        """Return GPUs wanted by ranks above a level, and from it up; offered below it, and up to it."""
         lots = self._lots(None)
         offers = self._offers.values()
         return (

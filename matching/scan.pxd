@@ -36,6 +36,7 @@ from matching.layout cimport (
     Cursor,
     Edge,
     Exception_,
+    Hint,
     Room,
     Solution,
     Sum,
@@ -290,8 +291,9 @@ cdef inline bint take_level(
     cdef int64_t capacity[7]
     cdef Room room
     cdef int32_t at = ladder.levels[family][limit].head
-    cdef int32_t i, k, gpus
-    cdef int64_t taken
+    cdef int32_t i, k, gpus, gangs
+    cdef int64_t taken, before = run.need[0]
+    cdef Hint* hint = &ladder.hint
     cdef Chunk* chunk
     cdef int32_t* lots
     cdef const Bid* bid
@@ -299,9 +301,19 @@ cdef inline bint take_level(
     run.edge_gangs = 0
     supply_capacity(supply, top, capacity)
     room = room_in(top, capacity, run.need)
+    if hint.limit == limit and hint.family == family and supply.sizes == NULL and hint.gpus <= room.usable:
+        # The level has not changed: what lies before the last edge is known.
+        at = hint.chunk
+        run.edge_gangs = hint.gangs
+        run.need[0] += hint.gpus
+        run.value += limit * hint.gpus
+        if hint.gpus:
+            run.ceil = top
+        room = room_in(top, capacity, run.need)
     while at:
         chunk = &ladder.chunks[at]
         taken = run.need[0]
+        gangs = run.edge_gangs
         if chunk.colocated == 0 and chunk.gpus <= room.usable:
             run.need[0] += chunk.gpus
             run.edge_gangs += chunk.gangs
@@ -328,6 +340,11 @@ cdef inline bint take_level(
             edge.seq = ladder.arrivals[chunk_lots(ladder, at)[i] >> 1].seq
             start.chunk = at
             start.index = i
+            hint.family = family
+            hint.limit = limit
+            hint.chunk = at
+            hint.gangs = gangs
+            hint.gpus = taken - before
             return False
         room = room_in(top, capacity, run.need)
         at = chunk.next

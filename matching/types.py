@@ -68,7 +68,6 @@ class Clearing(NamedTuple):
     offer_count: int
     not_fitted: int
     idle_below_price: int  # unsold units at or below the price
-    fragmented: int  # of these, the ones below the price: too scattered for the gangs that want them
     value: int  # sum of limit x fill, level x GPUs
     cost: int  # sum of the reserves of the `sold` cheapest units: the least any placement costs
     lp_bound: int  # the most that value - cost could be if every bid were divisible

@@ -4,6 +4,9 @@ Each scenario is a small table: bids in order of arrival as `name: quantity[/min
 offers as `quantity @ reserve`, and what must come out.
 """
 
+import sys
+
+import numpy as np
 import pytest
 
 from matching import book, reference
@@ -193,3 +196,37 @@ def test_unknown_handles_are_refused(module):
     for call in (market.book.cancel_bid, market.book.cancel_offer, lambda h: market.book.set_held(h, 1)):
         with pytest.raises(KeyError):
             call(77)
+
+
+def test_a_bid_replaced_a_thousand_times_expires_once_and_leaves_nothing_behind(module):
+    """A slot that is used again for the same tick must not pile up entries."""
+    market = Scenario(module, bids=[("a", 1, 1, 5)])
+    handle, size = None, 0
+    for number in range(10_000):
+        if handle is not None:
+            market.book.cancel_bid(handle)
+        handle = market.book.place_bid(5, 1, 1, 0, 0, number, valid_until_tick=7)
+        if number == 2_000:
+            size = sys.getsizeof(market.book)
+    assert sys.getsizeof(market.book) - size < 16_384
+    assert [] == market.book.expired(7)
+    assert [handle] == market.book.expired(8)
+    assert [] == market.book.expired(8)
+
+
+def test_a_column_with_one_bad_row_changes_nothing(module):
+    market = Scenario(module, offers=[(4, 1)], bids=[("a", 1, 1, 5)])
+    good, bad = (np.array(limits, dtype=np.int32) for limits in ([3, 4], [3, 0]))
+    one, hashes = np.ones(2, dtype=np.int32), np.zeros(2, dtype=np.uint32)
+    with pytest.raises(ValueError, match="is outside"):
+        market.book.place_bids(bad, one, one, hashes, arrival_tick=0, first_seq=5)
+    handles = market.book.place_bids(good, one, one, hashes, arrival_tick=0, first_seq=5)
+    assert 3 == market.book.clear().bid_count
+    if module is book:
+        with pytest.raises(KeyError):
+            market.book.cancel_bids(np.array([handles[0], handles[0]], dtype=np.int32))
+        with pytest.raises(KeyError):
+            market.book.cancel_bids(np.array([handles[0], 999], dtype=np.int32))
+        assert 3 == market.book.clear().bid_count
+    market.book.cancel_bids(handles)
+    assert 1 == market.book.clear().bid_count
