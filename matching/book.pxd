@@ -1,6 +1,7 @@
 # What a book owns. The structs are in layout.pxd and publish.pxd, the work on them beside them.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from matching.expiry cimport Expiries
 from matching.publish cimport Kernel
 
 cdef struct OfferSlot:
@@ -8,11 +9,6 @@ cdef struct OfferSlot:
     int32_t gpus           # 0: the slot is free, and `reserve` links to the next free one
     int32_t node
     int32_t domain
-
-# A bid that ends at a tick; stale when the bid's own `valid_until` says otherwise.
-cdef struct Expiry:
-    int32_t tick
-    int32_t slot
 
 cdef class Book:
     cdef Kernel* _kernel
@@ -22,10 +18,7 @@ cdef class Book:
     cdef int32_t _offer_live
     cdef object _items             # NodeItems, from the first co-located bid on
     cdef object _unchanged         # the last clearing, with no changes: what a quiet tick returns
-    cdef Expiry* _expiries         # heap by tick
-    cdef int32_t _expiry_count
-    cdef int32_t _expiring         # live bids that will expire
-    cdef int32_t _expiry_capacity
+    cdef Expiries _expiries
 
     cdef int _check_bid(self, int64_t limit, int64_t gpus, int64_t min_gpus, bint colocated) except -1
     cdef int _check_offer(self, int64_t reserve, int64_t gpus) except -1
@@ -42,7 +35,6 @@ cdef class Book:
     cdef int _pack(self) except -1
     cdef int _change_items(self, int64_t handle, int32_t gpus) except -1
     cdef int _expire_at(self, int32_t tick, int32_t slot) except -1
-    cdef void _forget_stale_expiries(self) noexcept nogil
     cdef int _solve(self) except -1
     cdef void _place_some(
         self, Py_ssize_t i, Py_ssize_t end, const int32_t[::1] limits, const int32_t[::1] gpus,

@@ -13,6 +13,7 @@ from libc.string cimport memset
 
 import numpy as np
 
+from matching.expiry cimport Expiry, expiries_add, expiries_take
 from matching.finder cimport Finder
 from matching.ladder cimport (
     Ladder,
@@ -125,7 +126,7 @@ cdef class Book:
     def __dealloc__(self):
         cdef int32_t family
         free(self._offers)
-        free(self._expiries)
+        free(self._expiries.entries)
         if self._kernel == NULL:
             return
         for family in range(2):
@@ -158,7 +159,7 @@ cdef class Book:
         if self._items is not None:
             size += 3 * <int64_t> self._kernel.ladder.level_count * sizeof(SizeCounts)
         size += (<int64_t> self._kernel.touched_capacity + self._kernel.changed_capacity) * sizeof(int32_t)
-        size += <int64_t> self._expiry_count * sizeof(Expiry)
+        size += <int64_t> self._expiries.count * sizeof(Expiry)
         size += <int64_t> self._offer_capacity * sizeof(OfferSlot)
         return size
 
@@ -360,18 +361,13 @@ cdef class Book:
     def expired(self, int64_t tick):
         """Return the bids whose last valid tick is over, each of them once."""
         cdef list over = []
-        cdef Expiry entry
-        cdef Bid* bid
-        while self._expiry_count and self._expiries[0].tick < tick:
-            entry = self._expiries[0]
-            self._expiry_count -= 1
-            expiry_sink(self._expiries, self._expiry_count, self._expiries[self._expiry_count], 0)
-            bid = &self._kernel.ladder.bids[entry.slot]
-            if is_expiry_live(&entry, bid):
-                bid.valid_until = 0
-                self._expiring -= 1
-                over.append(entry.slot)
-        return over
+        cdef int32_t slot
+        tick = min(max(tick, 0), _TICK_MAX)
+        while True:
+            slot = expiries_take(&self._expiries, self._kernel.ladder.bids, <int32_t> tick)
+            if slot == NONE:
+                return over
+            over.append(slot)
 
     # -- offers ---------------------------------------------------------------------------------------
 
@@ -635,7 +631,7 @@ cdef class Book:
         bid_leave(&self._kernel.ladder, slot)
         self._kernel.ladder.demanded -= bid.gpus
         self._kernel.ladder.bid_live -= 1
-        self._expiring -= bid.valid_until != 0
+        self._expiries.live -= bid.valid_until != 0
         bid.limit = 0
         bid.margin = 0
         bid.base_at = self._kernel.ladder.bid_free
@@ -701,6 +697,11 @@ cdef class Book:
             self._kernel.touched_capacity = <int32_t> touched
         return 0
 
+    cdef int _expire_at(self, int32_t tick, int32_t slot) except -1:
+        if expiries_add(&self._expiries, self._kernel.ladder.bids, tick, slot):
+            raise MemoryError
+        return 0
+
     cdef int _grow_offers(self) except -1:
         cdef int32_t capacity = self._offer_capacity * 2 if self._offer_capacity else 64
         cdef int32_t slot
@@ -716,54 +717,6 @@ cdef class Book:
             self._offer_free = slot
         self._offer_capacity = capacity
         return 0
-
-    cdef int _expire_at(self, int32_t tick, int32_t slot) except -1:
-        cdef int32_t i, parent
-        cdef Expiry* expiries
-        self._expiring += 1
-        if 2 * self._expiry_count > 3 * self._expiring + BATCH:
-            self._forget_stale_expiries()
-        i = self._expiry_count
-        if i == self._expiry_capacity:
-            self._expiry_capacity = 2 * i if i else 64
-            expiries = <Expiry*> realloc(self._expiries, self._expiry_capacity * sizeof(Expiry))
-            if expiries == NULL:
-                raise MemoryError
-            self._expiries = expiries
-        self._expiry_count += 1
-        while i > 0:
-            parent = (i - 1) >> 1
-            if self._expiries[parent].tick <= tick:
-                break
-            self._expiries[i] = self._expiries[parent]
-            i = parent
-        self._expiries[i].tick = tick
-        self._expiries[i].slot = slot
-        return 0
-
-    cdef void _forget_stale_expiries(self) noexcept nogil:
-        """Keep one entry for each bid that will expire, and make a heap of them.
-
-        A slot that was used again for the same tick has an entry too many; `margin`, free between
-        clearings, marks the slots that have one.
-        """
-        cdef int32_t i, kept = 0
-        cdef Bid* bid
-        for i in range(self._expiry_count):
-            bid = &self._kernel.ladder.bids[self._expiries[i].slot]
-            if is_expiry_live(&self._expiries[i], bid) and not bid.margin:
-                bid.margin = 1
-                self._expiries[kept] = self._expiries[i]
-                kept += 1
-        for i in range(kept):
-            self._kernel.ladder.bids[self._expiries[i].slot].margin = 0
-        self._expiry_count = kept
-        for i in range(kept // 2 - 1, -1, -1):
-            expiry_sink(self._expiries, kept, self._expiries[i], i)
-
-
-cdef bint is_expiry_live(const Expiry* entry, const Bid* bid) noexcept nogil:
-    return bid.limit != 0 and bid.valid_until == entry.tick
 
 
 cdef void order_by_hash(
@@ -791,21 +744,6 @@ cdef void order_by_hash(
         swapped = order
         order = scratch
         scratch = swapped
-
-
-cdef void expiry_sink(Expiry* heap, int32_t count, Expiry entry, int32_t i) noexcept nogil:
-    """Put an entry at index i of a heap and let it sink to its place."""
-    cdef int32_t child
-    while 2 * i + 1 < count:
-        child = 2 * i + 1
-        if child + 1 < count and heap[child + 1].tick < heap[child].tick:
-            child += 1
-        if entry.tick <= heap[child].tick:
-            break
-        heap[i] = heap[child]
-        i = child
-    if count:
-        heap[i] = entry
 
 
 cdef int finder_new(Finder* finder, int32_t count) except -1:
