@@ -6,6 +6,7 @@ MATCHING_ANNOTATE=1  write Cython's annotated HTML beside the generated C
 
 import os
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -16,7 +17,12 @@ extensions = [
         "matching.book",
         ["matching/book.pyx"],
         extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-unused-parameter"],
-        define_macros=[("MATCHING_VERIFY", "1" if VERIFY else "0")],
+        include_dirs=[numpy.get_include()],
+        define_macros=[
+            ("MATCHING_VERIFY", "1" if VERIFY else "0"),
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+            ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+        ],
     )
 ]
 

@@ -17,7 +17,7 @@ cdef class Book:
     cdef int32_t _offer_free
     cdef int32_t _offer_live
     cdef object _items             # NodeItems, from the first co-located bid on
-    cdef object _unchanged         # the last clearing, with no changes: what a quiet tick returns
+    cdef object _last              # the last clearing: a quiet tick returns it with no changes
     cdef Expiries _expiries
 
     cdef int _check_bid(self, int64_t limit, int64_t gpus, int64_t min_gpus, bint colocated) except -1

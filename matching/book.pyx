@@ -7,6 +7,7 @@ publish.pxd; matching/README.md draws them. A clearing costs what has changed si
 """
 
 cimport cython
+cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
@@ -81,6 +82,9 @@ cdef int64_t _GPU_COUNT_MAX = GPU_COUNT_MAX
 cdef int64_t _TICK_MAX = TICK_MAX
 cdef int64_t _HASH_MAX = HASH_MAX
 cdef int64_t _SEQ_MAX = SEQ_MAX
+cnp.import_array()
+
+cdef object _new_tuple = tuple.__new__
 cdef object _no_changes = np.empty(0, dtype=np.int32)
 _no_changes.flags.writeable = False
 
@@ -449,7 +453,9 @@ cdef class Book:
         """Clear the market: accept lots in rank order, then set one price for all."""
         cdef Solution* run = &self._kernel.run
         if self._kernel.ladder.is_unchanged:
-            return self._unchanged
+            if self._last.handles is not _no_changes:
+                self._last = self._last._replace(handles=_no_changes, fills=_no_changes)
+            return self._last
         cdef int64_t below = 0, not_fitted, bound
         cdef const char* wrong
         self._solve()
@@ -467,16 +473,13 @@ cdef class Book:
             wrong = verify(self._kernel)
             assert wrong == NULL, wrong.decode()
         handles, fills = self._take_changes()
-        clearing = Clearing(
+        self._last = _new_tuple(Clearing, (
             run.price, run.low, run.high, run.ceil, run.floor, self._entry(), run.need[0],
             self._kernel.supply.offered, self._kernel.ladder.demanded, self._kernel.ladder.bid_live, self._offer_live,
             not_fitted, below, run.value, run.cost, bound, handles, fills,
-        )
-        self._unchanged = clearing
-        if self._kernel.changed_count:
-            self._unchanged = clearing._replace(handles=_no_changes, fills=_no_changes)
+        ))
         self._kernel.ladder.is_unchanged = True
-        return clearing
+        return self._last
 
     def explain(self, int64_t handle):
         """R7: what the last clearing gave this bid, and why not more."""
@@ -568,14 +571,17 @@ cdef class Book:
 
     def _take_changes(self):
         cdef int32_t i
-        cdef int32_t[::1] handles_out, fills_out
-        if self._kernel.changed_count == 0:
+        cdef cnp.npy_intp count = self._kernel.changed_count
+        cdef cnp.ndarray handles, fills
+        cdef int32_t* handles_out
+        cdef int32_t* fills_out
+        if count == 0:
             return _no_changes, _no_changes
-        handles = np.empty(self._kernel.changed_count, dtype=np.int32)
-        fills = np.empty(self._kernel.changed_count, dtype=np.int32)
-        handles_out = handles
-        fills_out = fills
-        for i in range(self._kernel.changed_count):
+        handles = cnp.PyArray_EMPTY(1, &count, cnp.NPY_INT32, 0)
+        fills = cnp.PyArray_EMPTY(1, &count, cnp.NPY_INT32, 0)
+        handles_out = <int32_t*> cnp.PyArray_DATA(handles)
+        fills_out = <int32_t*> cnp.PyArray_DATA(fills)
+        for i in range(count):
             handles_out[i] = self._kernel.changed[i]
             fills_out[i] = <int32_t> self._kernel.ladder.bids[self._kernel.changed[i]].fill
         forget_changes(self._kernel)

@@ -69,7 +69,8 @@ class Joint(NamedTuple):
     """The joint clearing: each market's own, and the GPUs of each wish by market."""
 
     clearings: list[Clearing]
-    changes: list[dict[int, int]]  # by market: new fills of resting bids (handle: GPUs)
+    # By market, what resting bids got that were cleared again (handle: GPUs); it may be what they had.
+    changes: list[dict[int, int]]
     fills: list[dict[int, int]]  # by wish
     rounds: int
 
