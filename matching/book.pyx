@@ -3,7 +3,8 @@
 It decides who gets how many GPUs and the one price; it knows levels and counts, never money, names,
 clocks or I/O. This file is what Python sees: bounds are checked here and trusted below. The layout is
 in layout.pxd, the bids and their sums in ladder.pxd, the clearing itself in scan.pxd, what changed in
-publish.pxd; matching/README.md draws them. A clearing costs what has changed since the last one, not what rests in the book.
+publish.pxd; matching/README.md draws them. A clearing costs what has changed since the last one, not what
+rests in the book.
 """
 
 cimport cython
@@ -22,6 +23,7 @@ from matching.ladder cimport (
     bid_leave,
     bids_reserve,
     chunk_lots,
+    free_reserve,
     ladder_fold,
     lots_reserve,
 )
@@ -49,6 +51,7 @@ from matching.publish cimport (
     usable_at_its_turn,
 )
 from matching.refine cimport solve
+from matching.queueing cimport order_by_queue
 from matching.scan cimport gangs_unserved, lp_bound, wanted_from
 from matching.sums cimport counts_add, unit_add, unit_gpus
 from matching.verify cimport verify
@@ -105,7 +108,6 @@ cdef class Book:
         self._kernel.price_position_bps = NONE if price_position_bps is None else price_position_bps
         self._kernel.ladder.handicap_bps = handicap_bps
         self._kernel.ladder.level_count = level_count
-        self._kernel.ladder.bid_free = NONE
         self._offer_free = NONE
         self._kernel.ladder.top = 1
         while self._kernel.ladder.top < self._kernel.ladder.level_count + 1:
@@ -144,6 +146,7 @@ cdef class Book:
         free(self._kernel.ladder.chunks)
         free(self._kernel.ladder.lots)
         free(self._kernel.ladder.unfolded)
+        free(self._kernel.ladder.free_bids)
         free(self._kernel.supply.units)
         free(self._kernel.supply.sizes)
         free(self._kernel.run.exceptions)
@@ -157,7 +160,7 @@ cdef class Book:
         cdef int64_t size = sizeof(Kernel)
         size += <int64_t> self._kernel.ladder.bid_end * (sizeof(Bid) + sizeof(Arrival))
         size += <int64_t> self._kernel.ladder.chunk_end * (sizeof(Chunk) + CHUNK_LOTS * sizeof(int32_t))
-        size += <int64_t> self._kernel.ladder.unfolded_capacity * sizeof(int32_t)
+        size += <int64_t> (self._kernel.ladder.unfolded_capacity + self._kernel.ladder.free_count) * sizeof(int32_t)
         size += 2 * <int64_t> self._kernel.ladder.level_count * (sizeof(Level) + sizeof(Sum) + 5)
         size += <int64_t> self._kernel.ladder.level_count * sizeof(UnitSum)
         if self._items is not None:
@@ -205,6 +208,7 @@ cdef class Book:
         """Place bids from columns of one length; all are checked before any is placed."""
         cdef Py_ssize_t count = limits.shape[0], i, end
         cdef int32_t* order
+        cdef int32_t* ordered = NULL
         cdef bint any_colocated = False
         cdef int32_t slot
         if (
@@ -234,14 +238,17 @@ cdef class Book:
             raise MemoryError
         try:
             if count:
-                order_by_hash(&arrival_hashes[0], <int32_t> count, order, order + count)
+                ordered = order_by_queue(
+                    &limits[0], &arrival_hashes[0], <int32_t> count, self._kernel.ladder.level_count,
+                    order, order + count,
+                )
             for i in range(0, count, BATCH):
                 end = i + BATCH if i + BATCH < count else count
                 self._reserve(end - i, end - i)
                 with nogil:
                     self._place_some(
                         i, end, limits, gpus, min_gpus, arrival_hashes, arrival_tick, first_seq, accounts,
-                        valid_until_ticks, colocated, order, out,
+                        valid_until_ticks, colocated, ordered, out,
                     )
         finally:
             free(order)
@@ -258,17 +265,24 @@ cdef class Book:
         const uint8_t[::1] colocated, const int32_t* order, int32_t[::1] out
     ) noexcept nogil:
         """Place the i-th to the end-th arrival of the columns: in order, each is the last of its queue."""
-        cdef int32_t tail, slot = self._kernel.ladder.bid_free, ahead
+        cdef int32_t tail, slot, ahead
         cdef Py_ssize_t at, row
-        for ahead in range(AHEAD):  # the free slots that will be taken next
-            if slot != NONE:
-                prefetch(&self._kernel.ladder.arrivals[slot])
-                slot = self._kernel.ladder.bids[slot].base_at
         for at in range(i, end):
-            if slot != NONE:
+            if self._kernel.ladder.free_count > AHEAD:  # the slot that will be taken then
+                slot = self._kernel.ladder.free_bids[self._kernel.ladder.free_count - 1 - AHEAD]
+                prefetch(&self._kernel.ladder.bids[slot])
                 prefetch(&self._kernel.ladder.arrivals[slot])
-                slot = self._kernel.ladder.bids[slot].base_at
             row = order[at]
+            if at + 2 * AHEAD < end:
+                ahead = order[at + 2 * AHEAD]
+                prefetch(&limits[ahead])
+                prefetch(&gpus[ahead])
+                prefetch(&min_gpus[ahead])
+                prefetch(&arrival_hashes[ahead])
+                if accounts is not None:
+                    prefetch(&accounts[ahead])
+                if valid_until_ticks is not None:
+                    prefetch(&valid_until_ticks[ahead])
             if at + AHEAD < end:
                 prefetch(&self._kernel.ladder.levels[NEWCOMER][limits[order[at + AHEAD]]])
                 tail = self._kernel.ladder.levels[NEWCOMER][limits[order[at + AHEAD // 2]]].tail
@@ -319,7 +333,7 @@ cdef class Book:
 
     def cancel_bid(self, int64_t handle):
         cdef int32_t slot = self._bid(handle)
-        if lots_reserve(&self._kernel.ladder, 0, 2):
+        if lots_reserve(&self._kernel.ladder, 0, 2) or free_reserve(&self._kernel.ladder, 1):
             raise MemoryError
         self._cancel(slot)
 
@@ -327,10 +341,12 @@ cdef class Book:
         """Cancel bids; all handles are checked before any is cancelled. One named twice is refused."""
         cdef Py_ssize_t count = handles.shape[0], i
         cdef int32_t at
-        if lots_reserve(&self._kernel.ladder, 0, 2 * count):
+        if lots_reserve(&self._kernel.ladder, 0, 2 * count) or free_reserve(&self._kernel.ladder, count):
             raise MemoryError
         self._check_handles(handles)
         for i in range(count):
+            if i + 2 * AHEAD < count:
+                prefetch(&self._kernel.ladder.bids[handles[i + 2 * AHEAD]])
             if i + AHEAD < count:
                 at = self._kernel.ladder.bids[handles[i + AHEAD]].base_at
                 prefetch(&self._kernel.ladder.chunks[at])
@@ -503,6 +519,8 @@ cdef class Book:
         if colocated and self._items is None:
             self._pack()
         self._reserve(1, 4)
+        if free_reserve(&self._kernel.ladder, 1):
+            raise MemoryError
         slot = self._place(
             <int32_t> limit, <int32_t> gpus, <int32_t> min_gpus, _TICK_MAX, _HASH_MAX, _SEQ_MAX,
             colocated, 0, 0,
@@ -604,11 +622,12 @@ cdef class Book:
         int64_t seq, bint colocated, int32_t account, int32_t valid_until
     ) noexcept nogil:
         """Put a checked bid into a reserved slot."""
-        cdef int32_t slot = self._kernel.ladder.bid_free
+        cdef int32_t slot
         cdef Bid* bid
-        if slot != NONE:
+        if self._kernel.ladder.free_count:
+            self._kernel.ladder.free_count -= 1
+            slot = self._kernel.ladder.free_bids[self._kernel.ladder.free_count]
             bid = &self._kernel.ladder.bids[slot]
-            self._kernel.ladder.bid_free = bid.base_at
         else:
             slot = self._kernel.ladder.bid_end
             self._kernel.ladder.bid_end += 1
@@ -640,8 +659,8 @@ cdef class Book:
         self._expiries.live -= bid.valid_until != 0
         bid.limit = 0
         bid.margin = 0
-        bid.base_at = self._kernel.ladder.bid_free
-        self._kernel.ladder.bid_free = slot
+        self._kernel.ladder.free_bids[self._kernel.ladder.free_count] = slot
+        self._kernel.ladder.free_count += 1
 
     cdef void _hold(self, int32_t slot, int32_t held) noexcept nogil:
         cdef Bid* bid = &self._kernel.ladder.bids[slot]
@@ -723,33 +742,6 @@ cdef class Book:
             self._offer_free = slot
         self._offer_capacity = capacity
         return 0
-
-
-cdef void order_by_hash(
-    const uint32_t* hashes, int32_t count, int32_t* order, int32_t* scratch
-) noexcept nogil:
-    """Stable radix sort of 0..count-1 by their hashes, 8 bits at a time; the result is in `order`."""
-    cdef int32_t starts[256]
-    cdef int32_t i, shift, digit, at, next_start
-    cdef int32_t* swapped
-    for i in range(count):
-        order[i] = i
-    for shift in range(0, 32, 8):
-        memset(starts, 0, sizeof(starts))
-        for i in range(count):
-            starts[hashes[i] >> shift & 255] += 1
-        at = 0
-        for digit in range(256):
-            next_start = at + starts[digit]
-            starts[digit] = at
-            at = next_start
-        for i in range(count):
-            digit = hashes[order[i]] >> shift & 255
-            scratch[starts[digit]] = order[i]
-            starts[digit] += 1
-        swapped = order
-        order = scratch
-        scratch = swapped
 
 
 cdef int finder_new(Finder* finder, int32_t count) except -1:

@@ -33,7 +33,9 @@ cdef struct Ladder:
     Arrival* arrivals
     int32_t bid_capacity
     int32_t bid_end            # slots below it have been used
-    int32_t bid_free           # head of the free list, NONE when empty
+    int32_t* free_bids         # slots to be used again, the last one first
+    int32_t free_count
+    int32_t free_capacity
     int32_t bid_live
     int64_t demanded
     Chunk* chunks              # 0 is nobody's
@@ -388,7 +390,7 @@ cdef inline void bid_leave(Ladder* ladder, int32_t slot) noexcept nogil:
 
 cdef inline int bids_reserve(Ladder* ladder, int64_t more) noexcept nogil:
     """Make room for `more` bids; -1 when there is no memory."""
-    cdef int64_t needed = ladder.bid_end + more
+    cdef int64_t needed = ladder.bid_end + (more - ladder.free_count if more > ladder.free_count else 0)
     cdef int64_t capacity = ladder.bid_capacity
     cdef Bid* bids
     cdef Arrival* arrivals
@@ -409,6 +411,22 @@ cdef inline int bids_reserve(Ladder* ladder, int64_t more) noexcept nogil:
         return -1
     ladder.arrivals = arrivals
     ladder.bid_capacity = <int32_t> capacity
+    return 0
+
+
+cdef inline int free_reserve(Ladder* ladder, int64_t more) noexcept nogil:
+    """Make room to note `more` free slots; -1 when there is no memory."""
+    cdef int64_t capacity = ladder.free_capacity
+    cdef int32_t* grown
+    if ladder.free_count + more <= capacity:
+        return 0
+    while capacity < ladder.free_count + more:
+        capacity = capacity * 2 if capacity else 64
+    grown = <int32_t*> realloc(ladder.free_bids, capacity * sizeof(int32_t))
+    if grown == NULL:
+        return -1
+    ladder.free_bids = grown
+    ladder.free_capacity = <int32_t> capacity
     return 0
 
 
