@@ -4,7 +4,7 @@ Answers to writes are written from the engine's live objects while the commit is
 from the database. `cancel` of what has already ended is a conflict, of what never was a 404.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ from api.fields import (
     IdField,
     PageLimit,
     format_instant,
+    format_instant_or_none,
     format_price_or_none,
     is_client_bid_id,
     is_object_id,
@@ -29,6 +30,8 @@ from api.wire import (
     BatchBody,
     BatchView,
     BidView,
+    CancelAfterBody,
+    CancelAfterView,
     CancelOperation,
     Operation,
     PlaceBidBody,
@@ -38,21 +41,19 @@ from api.wire import (
     bid_view,
 )
 from auction.bidding import PlacedBid
-from auction.commands import AmendBid, CancelBid, Command, PlaceBid
+from auction.commands import AmendBid, CancelAfter, CancelBid, Command, PlaceBid
 from auction.core import Core
 from auction.errors import Rejection
 from auction.ids import random_id
-from auction.model import BID_FINAL, Bid, Colocate
+from auction.model import BID_FINAL, Bid, BidStatus, Colocate, OnPreempt, TimeInForce
 from auction.ports import Answer
-from auction.units import Price, format_microusd
+from auction.units import Amount, Price, format_microusd
 from sql.reads import BidRow
-
-BidStatusName = Literal["open", "partial", "filled", "preempting", "paused", "cancelled", "exhausted"]
 
 
 class BidsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     market: IdField | None = None
-    status: BidStatusName | None = None
+    status: BidStatus | None = None
     limit: PageLimit = 50
     cursor: Cursor | None = None
 
@@ -108,6 +109,18 @@ async def batch_bids(call: Call[BatchBody, NoQuery]) -> Reply[BatchView]:
         return call.answer(200, _batch_view(call, outcomes))
 
     return await call.submit_all(commands, encode)
+
+
+@route("POST", "/v1/bids/cancel-after", scope="bids:write")
+async def cancel_after(call: Call[CancelAfterBody, NoQuery]) -> Reply[CancelAfterView]:
+    """Cancel all your bids unless you send this again in time; 0 switches the switch off."""
+    command = CancelAfter(call.account, call.body.timeout_seconds, call.body.release)
+    return await call.submit(
+        command,
+        lambda account: CancelAfterView(
+            format_instant_or_none(account.cancel_at_us), account.cancel_releases
+        ),
+    )
 
 
 @route("GET", "/v1/bids", scope="bids:read")
@@ -190,6 +203,7 @@ def _placing(account: str, body: PlaceBidBody) -> PlaceBid:
     minimum = body.min_gpus
     if minimum is None:
         minimum = 1 if body.colocate is Colocate.NONE else body.gpus
+    time_in_force = body.time_in_force or (TimeInForce.GTT if body.expires_at else TimeInForce.GTC)
     return PlaceBid(
         bid=random_id("bid"),
         account=account,
@@ -198,6 +212,13 @@ def _placing(account: str, body: PlaceBidBody) -> PlaceBid:
         limit=Price(body.limit_price_per_gpu_hour),
         min_gpus=minimum,
         colocate=body.colocate,
+        time_in_force=time_in_force,
+        expires_at_us=body.expires_at,
+        valid_until_tick=body.valid_until_tick,
+        max_run_seconds=body.max_run_seconds,
+        max_spend=_amount(body.max_spend),
+        on_preempt=body.on_preempt
+        or (OnPreempt.CANCEL if time_in_force is TimeInForce.IOC else OnPreempt.REQUEUE),
         client_bid_id=body.client_bid_id,
         labels=body.labels or {},
     )
@@ -213,7 +234,15 @@ def _amending(account: str, bid: str, body: AmendBidBody, version: int | None) -
         min_gpus=body.min_gpus,
         paused=body.paused,
         expected_version=version,
+        expires_at_us=body.expires_at,
+        max_run_seconds=body.max_run_seconds,
+        max_spend=_amount(body.max_spend),
+        on_preempt=body.on_preempt,
     )
+
+
+def _amount(value: int | None) -> Amount | None:
+    return None if value is None else Amount(value)
 
 
 def _operation(account: str, operation: Operation) -> Command:

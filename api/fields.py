@@ -30,6 +30,8 @@ LABEL_CHARACTERS_MAX = 64
 CONNECT_CHARACTERS_MAX = 1024
 OBJECT_ID_CHARACTERS_MAX = 64
 NOTICE_SECONDS_MAX = 3_600
+RUN_SECONDS_MAX = 366 * 86_400
+CANCEL_AFTER_SECONDS_MAX = 86_400
 
 CURRENCY = "USD"
 
@@ -92,6 +94,8 @@ class ConnectField(dict[str, str], metaclass=_Plain):
 
 GpuCount = Annotated[int, Meta(ge=1, le=GPU_COUNT_MAX)]
 NodeGpuCount = Annotated[int, Meta(ge=1, le=1024)]
+RunSeconds = Annotated[int, Meta(ge=1, le=RUN_SECONDS_MAX)]
+TimeoutSeconds = Annotated[int, Meta(ge=0, le=CANCEL_AFTER_SECONDS_MAX)]
 NoticeSeconds = Annotated[int, Meta(ge=0, le=NOTICE_SECONDS_MAX)]
 WaitSeconds = Annotated[int, Meta(ge=0, le=60)]
 PageLimit = Annotated[int, Meta(ge=1, le=500)]

@@ -59,6 +59,7 @@ PROBLEMS: dict[str, Kind] = {
         409, "The first request still runs", "Send it again in a moment.", is_retryable=True
     ),
     "bid_final": Kind(409, "The bid has ended", "Place a new bid."),
+    "bid_lapsed": Kind(409, "The bid's last tick is over", "It keeps what it has; place a new bid for more."),
     "bid_limit_reached": Kind(409, "Too many live bids", "Cancel bids of this market first."),
     "self_trade": Kind(409, "Both sides of one market", "One account either bids or offers in a market."),
     "node_gpus_exceeded": Kind(409, "The node has no such free GPUs", "Offer fewer, or withdraw an offer."),
@@ -94,6 +95,18 @@ PROBLEMS: dict[str, Kind] = {
         "Ask for 1, 2, 4 or 8 GPUs (`fabric`: also 16, 32 or 64) with no `min_gpus` but `gpus`.",
     ),
     "min_gpus_out_of_range": Kind(422, "min_gpus is out of range", "It is at least 1 and at most `gpus`."),
+    "time_in_force_invalid": Kind(
+        422,
+        "The bid's ends contradict each other",
+        "gtt needs `expires_at`; ioc has neither that nor `valid_until_tick`, and `on_preempt` cancel.",
+    ),
+    "expires_at_passed": Kind(422, "expires_at is in the past", "Send a time to come; see GET /v1/time."),
+    "valid_until_tick_passed": Kind(
+        422, "That tick is over", "Send a tick to come; see the market's `tick`."
+    ),
+    "max_spend_too_small": Kind(
+        422, "The cap is below the hold", "Raise max_spend to `minimum`, or bid less."
+    ),
     "notice_seconds_out_of_range": Kind(
         422, "The notice is out of range", "An offer promises at least its market's notice."
     ),

@@ -11,11 +11,16 @@ from msgspec import Meta, Struct
 
 from api.fields import (
     CURRENCY,
+    AmountField,
     ClientBidIdField,
     GpuCount,
     IdField,
+    InstantField,
     LabelsField,
     PriceField,
+    RunSeconds,
+    TickNumber,
+    TimeoutSeconds,
     format_instant,
     format_instant_or_none,
     format_price_or_none,
@@ -28,6 +33,8 @@ from auction.model import (
     Lease,
     LeaseState,
     Notice,
+    OnPreempt,
+    TimeInForce,
 )
 from auction.units import MICROSECONDS_PER_SECOND, Price, format_microusd
 
@@ -53,6 +60,12 @@ class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     limit_price_per_gpu_hour: PriceField
     min_gpus: GpuCount | None = None  # 1; all of them for a co-located bid
     colocate: Colocate = Colocate.NONE
+    time_in_force: TimeInForce | None = None  # gtc; gtt with `expires_at`
+    expires_at: InstantField | None = None
+    valid_until_tick: TickNumber | None = None
+    max_run_seconds: RunSeconds | None = None
+    max_spend: AmountField | None = None
+    on_preempt: OnPreempt | None = None  # requeue; cancel for an ioc bid
     client_bid_id: ClientBidIdField | None = None
     labels: LabelsField | None = None
 
@@ -64,6 +77,10 @@ class AmendBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     gpus: GpuCount | None = None
     min_gpus: GpuCount | None = None
     paused: bool | None = None
+    expires_at: InstantField | None = None
+    max_run_seconds: RunSeconds | None = None
+    max_spend: AmountField | None = None
+    on_preempt: OnPreempt | None = None
 
 
 class PlaceOperation(PlaceBidBody, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="place"):
@@ -81,6 +98,18 @@ class CancelOperation(Struct, frozen=True, forbid_unknown_fields=True, tag_field
     id: IdField
     release: bool = True
     version: int | None = None
+
+
+class CancelAfterBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Dead man's switch: send it again and again; 0 switches it off. `release` ends the leases too."""
+
+    timeout_seconds: TimeoutSeconds
+    release: bool = False
+
+
+class CancelAfterView(Struct, frozen=True):
+    cancel_at: str | None
+    release: bool
 
 
 Operation = PlaceOperation | AmendOperation | CancelOperation
@@ -115,6 +144,12 @@ class BidView(Struct, frozen=True):
     held: str
     worst_cost_per_hour: str
     currency: str
+    time_in_force: str
+    expires_at: str | None
+    valid_until_tick: int | None
+    max_run_seconds: int | None
+    max_spend: str | None
+    on_preempt: str
     effective_tick: int | None
     cutoff_at: str | None
     reason: ReasonView | None
@@ -195,6 +230,7 @@ class LeaseView(Struct, frozen=True):
     price: str | None
     awarded_at: str
     started_at: str | None
+    ends_at: str | None  # by its bid's max_run_seconds
     ended_at: str | None
     end_reason: str | None
     notice: str | None
@@ -265,6 +301,12 @@ def bid_view(
         held=format_microusd(bid.held),
         worst_cost_per_hour=format_microusd(bid.limit * bid.gpus),
         currency=CURRENCY,
+        time_in_force=bid.time_in_force,
+        expires_at=format_instant_or_none(bid.expires_at_us),
+        valid_until_tick=bid.valid_until_tick,
+        max_run_seconds=bid.max_run_seconds,
+        max_spend=format_price_or_none(bid.max_spend),
+        on_preempt=bid.on_preempt,
         effective_tick=None if is_final else market.tick + 1,
         cutoff_at=None if is_final else format_instant(market.next_tick_at_us),
         reason=reason,
@@ -297,6 +339,7 @@ def lease_view(lease: Lease, market: MarketHead) -> LeaseView:
         price=format_price_or_none(price),
         awarded_at=format_instant(lease.awarded_at_us),
         started_at=format_instant_or_none(lease.started_at_us),
+        ends_at=format_instant_or_none(lease.ends_at_us),
         ended_at=format_instant_or_none(lease.ended_at_us),
         end_reason=lease.end_reason,
         notice=lease.notice,

@@ -7,7 +7,19 @@ what, with which numbers, and last with which money. Each raises one `Rejection`
 from auction import billing
 from auction.commands import AmendBid, CreateNode, CreateOffer, PlaceBid
 from auction.errors import NotFound, Rejection
-from auction.model import BID_FINAL, Account, Bid, Colocate, Lease, Market, MarketStatus, Node, Offer
+from auction.model import (
+    BID_FINAL,
+    Account,
+    Bid,
+    Colocate,
+    Lease,
+    Market,
+    MarketStatus,
+    Node,
+    Offer,
+    OnPreempt,
+    TimeInForce,
+)
 from auction.state import State
 from auction.units import (
     AMOUNT_MAX,
@@ -102,6 +114,45 @@ def colocation(colocate: Colocate, gpus: int, min_gpus: int) -> None:
         )
 
 
+def lifetime(state: State, venue: Market, command: PlaceBid) -> None:
+    """Refuse ends that contradict each other, or lie in the past."""
+    tif, tick = command.time_in_force, command.valid_until_tick
+    if (tif is TimeInForce.GTT) != (command.expires_at_us is not None):
+        raise Rejection(
+            "time_in_force_invalid", "expires_at belongs to time_in_force gtt, and gtt needs it",
+            pointer="/expires_at",
+        )  # fmt: skip
+    if tif is TimeInForce.IOC and (tick is not None or command.on_preempt is not OnPreempt.CANCEL):
+        raise Rejection(
+            "time_in_force_invalid",
+            "an ioc bid takes part in the next tick only: it has no valid_until_tick and does not requeue",
+            pointer="/time_in_force",
+        )
+    if tick is not None and tick <= venue.tick:
+        raise Rejection(
+            "valid_until_tick_passed",
+            f"tick {venue.tick} has been cleared; the next one is {venue.tick + 1}",
+            pointer="/valid_until_tick",
+        )
+    future(state, command.expires_at_us)
+
+
+def future(state: State, expires_at_us: int | None) -> None:
+    if expires_at_us is not None and expires_at_us <= state.now_us:
+        raise Rejection("expires_at_passed", "expires_at is not in the future", pointer="/expires_at")
+
+
+def spending_cap(max_spend: Amount | None, needed: int) -> None:
+    """Refuse a cap that cannot even pay for what is spent and held."""
+    if max_spend is not None and max_spend < needed:
+        raise Rejection(
+            "max_spend_too_small",
+            f"max_spend {max_spend} microusd is below {needed}: what is spent, and the hold",
+            pointer="/max_spend",
+            minimum=Amount(needed),
+        )
+
+
 def place_bid(state: State, command: PlaceBid) -> tuple[Market, Amount]:
     """Check a new bid; return its market and the hold it needs."""
     open_account(state, command.account, "buyer")
@@ -109,11 +160,13 @@ def place_bid(state: State, command: PlaceBid) -> tuple[Market, Amount]:
     price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
     quantities(command.gpus, command.min_gpus)
     colocation(command.colocate, command.gpus, command.min_gpus)
+    lifetime(state, venue, command)
     if state.live_offer_counts.get((command.account, venue.id)):
         raise Rejection("self_trade", "this account offers GPUs in the same market")
     if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:
         raise Rejection("bid_limit_reached", f"{LIVE_BIDS_PER_MARKET_MAX} live bids in one market at most")
     hold = billing.required_hold(venue, command.limit, command.gpus)
+    spending_cap(command.max_spend, hold)
     funds(state, command.account, hold)
     return venue, hold
 
@@ -149,6 +202,15 @@ def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
     if command.limit is not None:
         price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
     gpus = bid.gpus if command.gpus is None else command.gpus
+    if command.expires_at_us is not None and bid.time_in_force is not TimeInForce.GTT:
+        raise Rejection(
+            "time_in_force_invalid",
+            f"a {bid.time_in_force.value} bid has no expires_at",
+            pointer="/expires_at",
+        )
+    if bid.has_lapsed and gpus > bid.gpus:
+        raise Rejection("bid_lapsed", "its last tick is over: it wins nothing more", pointer="/gpus")
+    future(state, command.expires_at_us)
     minimum = min(bid.min_gpus, gpus) if command.min_gpus is None else command.min_gpus
     if bid.colocate is not Colocate.NONE and command.min_gpus is None:
         minimum = gpus  # it stays all or nothing

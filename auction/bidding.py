@@ -18,9 +18,16 @@ from auction.model import (
     LeaseState,
     Notice,
     NoticeState,
+    TimeInForce,
 )
 from auction.state import State
 from auction.units import Amount
+
+# What a bid takes over as it was asked.
+PLACED_FIELDS = (
+    "gpus", "limit", "min_gpus", "colocate", "labels", "time_in_force", "expires_at_us", "max_run_seconds",
+    "max_spend", "on_preempt",
+)  # fmt: skip
 
 
 class PlacedBid(Struct, frozen=True):
@@ -38,9 +45,9 @@ def is_same_bid(bid: Bid, command: PlaceBid) -> bool:
     """
     if bid.market != command.market:
         return False
-    placed = (bid.gpus, bid.limit, bid.min_gpus, bid.colocate, bid.labels)
-    asked = (command.gpus, command.limit, command.min_gpus, command.colocate, command.labels)
-    return bid.version > 1 or placed == asked
+    if command.time_in_force is not TimeInForce.IOC and bid.valid_until_tick != command.valid_until_tick:
+        return False
+    return bid.version > 1 or all(getattr(bid, name) == getattr(command, name) for name in PLACED_FIELDS)
 
 
 def repeat_of(bid: Bid, command: PlaceBid) -> PlacedBid:
@@ -54,14 +61,11 @@ def repeat_of(bid: Bid, command: PlaceBid) -> PlacedBid:
 
 def place(state: State, command: PlaceBid) -> PlacedBid:
     market, hold = admission.place_bid(state, command)
+    is_ioc = command.time_in_force is TimeInForce.IOC
     bid = Bid(
         id=command.bid,
         account=command.account,
         market=market.id,
-        gpus=command.gpus,
-        limit=command.limit,
-        min_gpus=command.min_gpus,
-        colocate=command.colocate,
         status=BidStatus.OPEN,
         seq=state.next_bid_seq,
         arrival_tick=market.tick + 1,
@@ -69,7 +73,8 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
         created_at_us=state.now_us,
         updated_at_us=state.now_us,
         client_bid_id=command.client_bid_id,
-        labels=dict(command.labels),
+        valid_until_tick=market.tick + 1 if is_ioc else command.valid_until_tick,
+        **{name: getattr(command, name) for name in PLACED_FIELDS},
     )
     state.next_bid_seq += 1
     state.add_bid(bid)
@@ -86,10 +91,19 @@ def amend(state: State, command: AmendBid) -> Bid:
     gpus = bid.gpus if command.gpus is None else command.gpus
     book = state.books[market.id]
     hold = billing.safe_hold(state, bid, limit, gpus)
-    if limit > bid.limit or gpus > bid.gpus:
+    raises_hold = limit > bid.limit or gpus > bid.gpus
+    admission.spending_cap(
+        bid.max_spend if command.max_spend is None else command.max_spend,
+        bid.spent + (hold if raises_hold else min(hold, bid.held)),
+    )
+    if raises_hold:
         admission.funds(state, bid.account, Amount(hold - bid.held))
     else:
         hold = Amount(min(hold, bid.held))
+    for name in ("expires_at_us", "max_run_seconds", "max_spend", "on_preempt"):
+        if getattr(command, name) is not None:
+            setattr(bid, name, getattr(command, name))
+    state.deadlines.set(bid.id, bid.expires_at_us)
     billing.adjust_hold(state, bid, hold)
 
     if limit < bid.limit and bid.filled_gpus:
@@ -108,7 +122,7 @@ def amend(state: State, command: AmendBid) -> Bid:
         # What has not started was won at a price that the tenant no longer accepts.
         for lease in _leases_of(state, bid):
             if lease.state in (LeaseState.PENDING, LeaseState.STARTING):
-                leases.end(state, lease, EndReason.RELEASED, state.now_us)
+                leases.end(state, lease, EndReason.RELEASED)
     bid.version += 1
     bid.updated_at_us = state.now_us
     leases.refresh_bid(state, bid)
@@ -132,23 +146,29 @@ def _shrink(state: State, bid: Bid) -> None:
         if excess <= 0:
             break
         given = leases.split(state, lease, excess) if lease.gpu_count > excess else lease
-        leases.end(state, given, EndReason.RELEASED, state.now_us)
+        leases.end(state, given, EndReason.RELEASED)
     for lease in _leases_of(state, bid):
         if lease.state is LeaseState.PENDING and lease.gpu_count > bid.gpus:
-            leases.end(state, lease, EndReason.RELEASED, state.now_us)
+            leases.end(state, lease, EndReason.RELEASED)
 
 
 def cancel(state: State, command: CancelBid) -> Bid:
     bid = admission.own_bid(state, command.bid, command.account, command.expected_version)
-    market = state.markets[bid.market]
+    cancel_bid(state, bid, release=command.release)
+    leases.start_pending(state, bid.market)
+    return bid
+
+
+def cancel_bid(state: State, bid: Bid, *, release: bool) -> None:
+    """Take a bid out of the book: its leases end now, or without `release` run on while they win."""
     bid.version += 1
     bid.updated_at_us = state.now_us
     waiting = [lease for lease in _leases_of(state, bid) if lease.state is LeaseState.PENDING]
-    if command.release or bid.filled_gpus == 0:
-        finish(state, bid)
+    if release or bid.filled_gpus == 0:
+        leases.finish(state, bid, BidStatus.CANCELLED)
     else:
         for lease in waiting:
-            leases.end(state, lease, EndReason.RELEASED, state.now_us)
+            leases.end(state, lease, EndReason.RELEASED)
         bid.gpus = bid.filled_gpus
         bid.min_gpus = min(bid.min_gpus, bid.gpus)
         bid.colocate = Colocate.NONE  # what it has stays where it is, whole or not
@@ -156,23 +176,7 @@ def cancel(state: State, command: CancelBid) -> Bid:
         billing.adjust_hold(state, bid, Amount(min(bid.held, safe)))
         leases.refresh_bid(state, bid)
         leases.sync_bid(state, bid)
-    leases.start_pending(state, market.id)
-    state.books[market.id].is_dirty = True
-    return bid
-
-
-def finish(state: State, bid: Bid) -> None:
-    """End a bid by its owner's wish: its leases are released, its hold goes back to the microdollar."""
-    bid.status = BidStatus.CANCELLED
-    state.touch(bid)
-    leases.sync_bid(state, bid)
-    remaining = _leases_of(state, bid)
-    for lease in remaining:
-        leases.end(state, lease, EndReason.RELEASED, state.now_us)
-    if not remaining:
-        billing.adjust_hold(state, bid, Amount(0))
-        state.drop_bid(bid)
-    state.emit(EventKind.BID_CANCELLED, bid, account=bid.account, market=bid.market)
+    state.books[bid.market].is_dirty = True
 
 
 def release(state: State, command: ReleaseLease) -> Lease:
@@ -185,18 +189,18 @@ def release(state: State, command: ReleaseLease) -> Lease:
         if left < max(1, bid.min_gpus):
             bid.version += 1
             bid.updated_at_us = state.now_us
-            finish(state, bid)
+            leases.finish(state, bid, BidStatus.CANCELLED)
         else:
             bid.gpus = left
             bid.version += 1
-            leases.end(state, lease, EndReason.RELEASED, state.now_us)
+            leases.end(state, lease, EndReason.RELEASED)
             _shrink(state, bid)
             safe = billing.safe_hold(state, bid, bid.limit, bid.gpus)
             billing.adjust_hold(state, bid, Amount(min(bid.held, safe)))
             leases.refresh_bid(state, bid)
             leases.sync_bid(state, bid)
     else:
-        leases.end(state, lease, EndReason.RELEASED, state.now_us)
+        leases.end(state, lease, EndReason.RELEASED)
     leases.start_pending(state, market_id)
     return lease
 
@@ -211,6 +215,6 @@ def acknowledge(state: State, command: AckNotice) -> Notice:
     if command.ready:
         lease = state.leases[notice.lease]
         assert lease.state in LEASE_ON_NODE
-        leases.end(state, lease, notice.reason, state.now_us)
+        leases.end(state, lease, notice.reason)
         leases.start_pending(state, notice.market)
     return notice

@@ -33,12 +33,26 @@ def required_hold(market: Market, limit: Price, gpus: int) -> Amount:
     return exposure(limit, gpus, hold_window_s(market))
 
 
+def room(state: State, bid: Bid) -> int:
+    """Return by how much the bid's hold may still grow: the account's money, and the bid's own cap."""
+    available = state.available(bid.account)
+    if bid.max_spend is None:
+        return available
+    return max(0, min(available, bid.max_spend - bid.spent - bid.held))
+
+
+def is_at_cap(state: State, bid: Bid) -> bool:
+    """Say whether it is `max_spend`, not the account, that leaves the bid without its hold."""
+    required = required_hold(state.markets[bid.market], bid.limit, bid.gpus)
+    return bid.max_spend is not None and bid.max_spend - bid.spent < required
+
+
 def adjust_hold(state: State, bid: Bid, target: Amount) -> bool:
-    """Bring the bid's hold to `target`; return False (and hold what it has) when funds do not suffice."""
+    """Bring the bid's hold to `target`; return False (and hold what it has) when there is no room."""
     number = state.accounts[bid.account].number
     if target > bid.held:
         missing = Amount(target - bid.held)
-        if state.available(bid.account) < missing:
+        if room(state, bid) < missing:
             return False
         state.transfer(plan_hold(number, missing, bid.id))
     elif target < bid.held:
@@ -98,7 +112,7 @@ def meter(state: State, lease: Lease, to_s: int) -> None:
         amount, carry = charge(carry, price, lease.gpu_count, end_s - from_s)
         cost += amount
     if unsettled + cost > bid.held:
-        reachable = min(unsettled + cost, bid.held + state.available(bid.account))
+        reachable = min(unsettled + cost, bid.held + room(state, bid))
         adjust_hold(state, bid, Amount(reachable))
     budget = bid.held - unsettled
     for from_s, end_s, price in _segments(state, lease, to_s):

@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-from auction import billing, leases
+from auction import billing, leases, lifetime
 from auction.events import EventKind
 from auction.market import domain_of
 from auction.model import (
@@ -71,28 +71,34 @@ def _clear(state: State, market: Market) -> Tick:
         market.price = price
     book.forget_prices_before(now_s - market.settlement_seconds)
     for bid_id, outcome in news:
-        _apply_outcome(state, state.bids[bid_id], outcome, price)
+        bid = state.bids[bid_id]
+        if bid.has_lapsed and outcome.fill < bid.awarded_gpus:
+            state.losses.append((bid.id, 0))
+        _apply_outcome(state, bid, outcome, price)
     started, preempted = 0, 0
     if clearing.handles.size or book.is_dirty:
         book.is_dirty = False
         started, preempted = _apply_transitions(state, market, price, old_price)
+    lifetime.lapse_bids(state, market)
+    lifetime.give_up_losses(state)
     for bid_id in sorted(ranked_once):
-        bid = state.bids.get(bid_id)
-        if bid is not None:
-            bid.reclaimed_gpus = 0  # one tick only (R3)
+        ranked = state.bids.get(bid_id)
+        if ranked is not None:
+            ranked.reclaimed_gpus = 0  # one tick only (R3)
             # Who lowered its limit and lost stays a newcomer until it wins all it holds: otherwise the
             # next tick inside its notice would give it back by the rank that it gave up.
-            bid.is_newcomer = bid.is_newcomer and bid.awarded_gpus < bid.filled_gpus
-            if bid.is_newcomer:
+            ranked.is_newcomer = ranked.is_newcomer and ranked.awarded_gpus < ranked.filled_gpus
+            if ranked.is_newcomer:
                 book.ranked_once.add(bid_id)
-            state.touch(bid)
-            leases.sync_bid(state, bid)
+            state.touch(ranked)
+            leases.sync_bid(state, ranked)
     return _record(state, market, clearing, marks, started=started, preempted=preempted)
 
 
 def exhaust(state: State, bid: Bid) -> None:
     """A hold that cannot be refilled: the bid leaves the book, its leases get their notice (R8)."""
     market = state.markets[bid.market]
+    reason = EndReason.MAX_SPEND if billing.is_at_cap(state, bid) else EndReason.FUNDS_EXHAUSTED
     bid.status = BidStatus.EXHAUSTED
     bid.version += 1
     bid.updated_at_us = state.now_us
@@ -105,14 +111,14 @@ def exhaust(state: State, bid: Bid) -> None:
             leases.issue_notice(
                 state,
                 lease,
-                EndReason.FUNDS_EXHAUSTED,
+                reason,
                 notice_seconds=market.notice_seconds,
                 old_price=state.books[market.id].prices[-1][1],
                 price=market.price,
                 keep_price=None,
             )
         elif lease.state is not LeaseState.NOTICED:
-            leases.end(state, lease, EndReason.FUNDS_EXHAUSTED, state.now_us)
+            leases.end(state, lease, reason)
     if not remaining:
         billing.adjust_hold(state, bid, Amount(0))
         state.drop_bid(bid)
@@ -171,7 +177,7 @@ def withdraw_offer(state: State, offer: Offer, notice_seconds: int) -> list[Noti
                 )
             )
         elif lease.state is not LeaseState.NOTICED:
-            leases.end(state, lease, EndReason.OFFER_WITHDRAWN, state.now_us)
+            leases.end(state, lease, EndReason.OFFER_WITHDRAWN)
     return notices
 
 
@@ -294,7 +300,7 @@ class _Loss:
         if lease.state is LeaseState.NOTICED:
             return 0
         if lease.state is not LeaseState.RUNNING:
-            leases.end(self.state, lease, self.reason, self.state.now_us)
+            leases.end(self.state, lease, self.reason)
             return 0
         old_price = self.old_price if frozen is None else frozen
         assert old_price is not None, "a running lease has a price"
@@ -333,7 +339,7 @@ def _settle_place(state: State, present: list[Lease], target: int, lose: _Loss) 
         (lease for lease in present if lease.state is LeaseState.PENDING), key=lambda lease: lease.id
     ):
         if target == 0:
-            leases.end(state, lease, lose.reason, state.now_us)
+            leases.end(state, lease, lose.reason)
         else:
             if lease.gpu_count > target:
                 leases.shrink_pending(state, lease, target)

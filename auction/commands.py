@@ -8,7 +8,7 @@ Shapes are checked here and by the wire structs; whether a command is admitted i
 import msgspec
 from msgspec import Struct
 
-from auction.model import ApiKey, Colocate, Market
+from auction.model import ApiKey, Colocate, Market, OnPreempt, TimeInForce
 from auction.units import Amount, Price
 
 
@@ -22,6 +22,12 @@ class PlaceBid(Struct, frozen=True, tag=True):
     colocate: Colocate = Colocate.NONE
     client_bid_id: str | None = None
     labels: dict[str, str] = {}
+    time_in_force: TimeInForce = TimeInForce.GTC
+    expires_at_us: int | None = None
+    valid_until_tick: int | None = None
+    max_run_seconds: int | None = None
+    max_spend: Amount | None = None
+    on_preempt: OnPreempt = OnPreempt.REQUEUE
 
 
 class AmendBid(Struct, frozen=True, tag=True):
@@ -34,6 +40,10 @@ class AmendBid(Struct, frozen=True, tag=True):
     min_gpus: int | None = None
     paused: bool | None = None
     expected_version: int | None = None
+    expires_at_us: int | None = None
+    max_run_seconds: int | None = None  # of leases that start later
+    max_spend: Amount | None = None
+    on_preempt: OnPreempt | None = None
 
 
 class CancelBid(Struct, frozen=True, tag=True):
@@ -43,6 +53,17 @@ class CancelBid(Struct, frozen=True, tag=True):
     account: str
     release: bool = True
     expected_version: int | None = None
+
+
+class CancelAfter(Struct, frozen=True, tag=True):
+    """Dead man's switch: cancel all bids of the account unless it is set again in time; 0 switches it off.
+
+    The time that a server is down counts.
+    """
+
+    account: str
+    timeout_seconds: int
+    release: bool = False
 
 
 class ReleaseLease(Struct, frozen=True, tag=True):
@@ -190,6 +211,7 @@ Command = (
     PlaceBid
     | AmendBid
     | CancelBid
+    | CancelAfter
     | ReleaseLease
     | AckNotice
     | CreateNode

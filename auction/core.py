@@ -7,17 +7,17 @@ journal over the state of any earlier moment gives the same state, hash for hash
 
 import hashlib
 from collections.abc import Callable
-from heapq import heappop
 from typing import Any
 
 from msgspec import Struct
 
-from auction import accounts, admission, bidding, billing, clearing, leases, supply
+from auction import accounts, admission, bidding, billing, clearing, leases, lifetime, supply
 from auction.bidding import PlacedBid
 from auction.commands import (
     AckNotice,
     AmendBid,
     AmendOffer,
+    CancelAfter,
     CancelBid,
     ClearMarket,
     Command,
@@ -75,6 +75,7 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     PlaceBid: bidding.place,
     AmendBid: bidding.amend,
     CancelBid: bidding.cancel,
+    CancelAfter: lifetime.cancel_after,
     ReleaseLease: bidding.release,
     AckNotice: bidding.acknowledge,
     CreateNode: supply.create_node,
@@ -155,9 +156,10 @@ class Core:
                     outcome: Any = clearing.run_tick(state, state.markets[command.market])
                 case Sweep():
                     outcome = None
-                    self._sweep()
+                    lifetime.sweep(state)
                 case _:
                     outcome = _HANDLERS[type(command)](state, command)
+            lifetime.give_up_losses(state)
         except Rejection as rejection:
             state.seq -= 1
             return rejection
@@ -169,20 +171,16 @@ class Core:
         return outcome
 
     def next_due_us(self) -> int | None:
-        """Return when the next tick or the next reclaim is due."""
-        state = self._state
-        while state.deadlines and state.deadlines[0][1] not in state.notices:
-            heappop(state.deadlines)
-        dues = [market.next_tick_at_us for market in state.markets.values()]
-        if state.deadlines:
-            dues.append(state.deadlines[0][0])
-        return min(dues, default=None)
+        """Return when the next tick or the next deadline is due."""
+        dues = [market.next_tick_at_us for market in self._state.markets.values()]
+        deadline_us = self._state.deadlines.next_at_us()
+        return min(dues if deadline_us is None else [*dues, deadline_us], default=None)
 
     def run_due(self, at_us: int) -> list[Tick]:
-        """Carry out everything that is due at `at_us`: reclaims first, then each market's tick."""
+        """Carry out everything that is due at `at_us`: deadlines first, then each market's tick."""
         state = self._state
-        self.next_due_us()
-        if state.deadlines and state.deadlines[0][0] <= at_us:
+        deadline_us = state.deadlines.next_at_us()
+        if deadline_us is not None and deadline_us <= at_us:
             self.apply(Sweep(), at_us)
         ticks = []
         for market_id in sorted(state.markets):
@@ -192,20 +190,6 @@ class Core:
                 if tick is not None:
                     ticks.append(tick)
         return ticks
-
-    def _sweep(self) -> None:
-        """End what was noticed and is due, at the promised instant; hand the GPUs on."""
-        state = self._state
-        markets: set[str] = set()
-        while state.deadlines and state.deadlines[0][0] <= state.now_us:
-            reclaim_at_us, notice_id = heappop(state.deadlines)
-            notice = state.notices.get(notice_id)
-            if notice is None:
-                continue
-            leases.end(state, state.leases[notice.lease], notice.reason, reclaim_at_us)
-            markets.add(notice.market)
-        for market_id in sorted(markets):
-            leases.start_pending(state, market_id)
 
     def _market_of(self, command: Command) -> Market | None:
         """Return the market whose tick chain commits to this command."""

@@ -15,6 +15,7 @@ class EventKind(StrEnum):
     BID_OUTBID = "bid.outbid"
     BID_CANCELLED = "bid.cancelled"
     BID_EXHAUSTED = "bid.exhausted"
+    BID_EXPIRED = "bid.expired"
     LEASE_AWARDED = "lease.awarded"
     LEASE_STARTING = "lease.starting"
     LEASE_STARTED = "lease.started"

@@ -27,9 +27,13 @@ from auction.model import (
     NoticeState,
     Offer,
     OfferStatus,
+    OnPreempt,
 )
 from auction.state import State
 from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
+
+# Ends by which a tenant loses GPUs that it would have kept.
+LOSSES = frozenset({EndReason.OUTBID, EndReason.OFFER_WITHDRAWN, EndReason.NODE_LOST})
 
 
 def award(state: State, bid: Bid, offer: Offer, gpu_count: int) -> Lease:
@@ -106,6 +110,10 @@ def report_started(state: State, lease: Lease, connect: dict[str, str]) -> None:
     lease.started_at_us = state.now_us
     lease.metered_to_s = lease.settled_to_s = second
     lease.connect = connect
+    run_seconds = state.bids[lease.bid].max_run_seconds
+    if run_seconds is not None:
+        lease.ends_at_us = state.now_us + run_seconds * MICROSECONDS_PER_SECOND
+        state.deadlines.set(lease.id, lease.ends_at_us)
     _move(state, lease, LeaseState.RUNNING)
     due_s = second + state.markets[lease.market].settlement_seconds
     heappush(state.books[lease.market].settlements, (due_s, lease.id))
@@ -176,8 +184,12 @@ def acknowledge(state: State, notice: Notice) -> None:
     _tell(state, EventKind.NOTICE_ACKNOWLEDGED, notice)
 
 
-def end(state: State, lease: Lease, reason: EndReason, ended_at_us: int) -> None:
-    """End a lease and settle it to its last second; its GPUs are free from here."""
+def end(state: State, lease: Lease, reason: EndReason) -> None:
+    """End a lease now and settle it to its last second; its GPUs are free from here.
+
+    However late we are, nobody is billed beyond the end that was promised: that is when it ended.
+    """
+    ended_at_us = max(_promised_end_us(state, lease), lease.awarded_at_us)
     if lease.state in LEASE_BILLED:
         assert lease.metered_to_s is not None
         billing.settle(state, lease, max(billing.second_of(ended_at_us), lease.metered_to_s))
@@ -192,6 +204,9 @@ def end(state: State, lease: Lease, reason: EndReason, ended_at_us: int) -> None
         state.books[lease.market].ranked_once.add(bid.id)
         bid.reclaimed_gpus += lease.gpu_count  # keeps incumbent rank for one tick (R3)
     _tell(state, EventKind.LEASE_ENDED, lease)
+    gives_up = bid.on_preempt is OnPreempt.CANCEL and lease.started_at_us is not None
+    if reason in LOSSES and (bid.has_lapsed or gives_up):
+        state.losses.append((bid.id, lease.gpu_count))
     refresh(state, lease)
     state.books[lease.market].is_dirty = True
     if bid.status not in BID_FINAL and not billing.refill_hold(state, bid):
@@ -204,6 +219,29 @@ def end(state: State, lease: Lease, reason: EndReason, ended_at_us: int) -> None
     if bid.status in BID_FINAL and not state.bid_leases[bid.id]:
         billing.adjust_hold(state, bid, Amount(0))
         state.drop_bid(bid)
+
+
+def _promised_end_us(state: State, lease: Lease) -> int:
+    """Return when the lease ends: now, unless its notice, run time or bid's expiry said earlier."""
+    reclaim_at_us = None if lease.notice is None else state.notices[lease.notice].reclaim_at_us
+    ends = (reclaim_at_us, lease.ends_at_us, state.bids[lease.bid].expires_at_us, state.now_us)
+    return min(at_us for at_us in ends if at_us is not None)
+
+
+def finish(state: State, bid: Bid, status: BidStatus) -> None:
+    """End a bid by its owner's instruction: its leases end now, its hold goes back to the microdollar."""
+    expired = status is BidStatus.EXPIRED
+    bid.status = status
+    state.touch(bid)
+    sync_bid(state, bid)
+    remaining = sorted(state.bid_leases[bid.id].values(), key=lambda lease: (lease.awarded_at_us, lease.id))
+    for lease in remaining:
+        end(state, lease, EndReason.EXPIRED if expired else EndReason.RELEASED)
+    if not remaining:
+        billing.adjust_hold(state, bid, Amount(0))
+        state.drop_bid(bid)
+    kind = EventKind.BID_EXPIRED if expired else EventKind.BID_CANCELLED
+    state.emit(kind, bid, account=bid.account, market=bid.market)
 
 
 def split(state: State, lease: Lease, gpu_count: int) -> Lease:
@@ -227,6 +265,7 @@ def split(state: State, lease: Lease, gpu_count: int) -> Lease:
         awarded_at_us=state.now_us,
         awarded_tick=lease.awarded_tick,
         connect=dict(lease.connect),
+        ends_at_us=lease.ends_at_us,
     )
     if lease.state in LEASE_BILLED:
         billing.meter(state, lease, now_s)  # what it owes is posted when it is due

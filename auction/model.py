@@ -44,6 +44,21 @@ class Colocate(StrEnum):
     FABRIC = "fabric"  # on one node, or on whole nodes of one interconnect domain
 
 
+class TimeInForce(StrEnum):
+    """How long a bid looks for GPUs. What it has won it keeps while it wins."""
+
+    GTC = "gtc"  # until it is cancelled
+    GTT = "gtt"  # until `expires_at_us`; then its leases end too
+    IOC = "ioc"  # at the next tick only
+
+
+class OnPreempt(StrEnum):
+    """What a bid does about GPUs that it lost to a higher bid, its owner or a failed node."""
+
+    REQUEUE = "requeue"  # bid for as many again
+    CANCEL = "cancel"  # want that much less
+
+
 class BidStatus(StrEnum):
     OPEN = "open"
     PARTIAL = "partial"
@@ -52,10 +67,11 @@ class BidStatus(StrEnum):
     PAUSED = "paused"
     CANCELLED = "cancelled"
     EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
 
 
 BID_IN_BOOK = frozenset({BidStatus.OPEN, BidStatus.PARTIAL, BidStatus.FILLED, BidStatus.PREEMPTING})
-BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED})
+BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED, BidStatus.EXPIRED})
 
 
 class LeaseState(StrEnum):
@@ -83,6 +99,8 @@ class EndReason(StrEnum):
     NODE_LOST = "node_lost"
     FUNDS_EXHAUSTED = "funds_exhausted"
     RELEASED = "released"
+    EXPIRED = "expired"  # its bid's time, or its own, is over
+    MAX_SPEND = "max_spend"
     MOVED = "moved"
     OPERATOR = "operator"
 
@@ -121,6 +139,8 @@ class Account(Struct):
     state: str  # open | frozen
     created_at_us: int
     event_seq: int = 0  # last number given in this account's gapless event stream
+    cancel_at_us: int | None = None  # dead man's switch: its bids are cancelled then
+    cancel_releases: bool = False  # and their leases end too
 
 
 class ApiKey(Struct):
@@ -218,6 +238,12 @@ class Bid(Struct):
     created_at_us: int
     updated_at_us: int
     colocate: Colocate = Colocate.NONE
+    time_in_force: TimeInForce = TimeInForce.GTC
+    expires_at_us: int | None = None
+    valid_until_tick: int | None = None  # the last tick at which it may win more
+    max_run_seconds: int | None = None  # of each of its leases
+    max_spend: Amount | None = None
+    on_preempt: OnPreempt = OnPreempt.REQUEUE
     client_bid_id: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     filled_gpus: int = 0  # on nodes now: starting, running or noticed
@@ -227,6 +253,7 @@ class Bid(Struct):
     is_paused: bool = False  # takes nothing new; what runs goes on
     is_newcomer: bool = False  # limit lowered while running: ranks as a newcomer at the next tick (R3)
     reclaimed_gpus: int = 0  # lost to the owner since the last tick: keeps incumbent rank once (R3)
+    has_lapsed: bool = False  # its last tick is over: it keeps what it has and wins nothing more
     awaits_outcome: bool = True  # placed or changed since a tick last spoke of it
     reason_code: str | None = None  # why not (more of it) was filled: outbid | protected | no_fit
     reason_price: Price | None = None
@@ -262,6 +289,7 @@ class Lease(Struct):
     settled_to_s: int | None = None
     gpu_seconds: int = 0
     drained_at_us: int | None = None
+    ends_at_us: int | None = None  # by its bid's max_run_seconds
     connect: dict[str, str] = field(default_factory=dict)
     version: int = 1
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from auction.deadlines import Deadlines
 from auction.ledger import (
     AVAILABLE,
     CUSTOMER_CODES,
@@ -100,7 +101,10 @@ class State:
         self.pending: dict[str, dict[str, Lease]] = {}
         self.client_bids: dict[tuple[str, str], str] = {}
         self.node_names: dict[tuple[str, str], str] = {}
-        self.deadlines: list[tuple[int, str]] = []  # heap of (reclaim_at_us, notice id)
+        self.deadlines = Deadlines(self.due_at_us)
+        self.losses: list[
+            tuple[str, int]
+        ] = []  # (bid, GPUs) of the entry being applied, not to be bid for again
         self.live_bid_counts: dict[tuple[str, str], int] = {}
         self.live_offer_counts: dict[tuple[str, str], int] = {}
 
@@ -108,6 +112,7 @@ class State:
 
     def add_account(self, account: Account) -> None:
         self.accounts[account.id] = account
+        self.deadlines.set(account.id, account.cancel_at_us)
         for code in CUSTOMER_CODES:
             self.balances.setdefault(ledger_account(account.number, code), 0)
 
@@ -143,6 +148,9 @@ class State:
         if bid.client_bid_id is not None:
             self.client_bids[bid.account, bid.client_bid_id] = bid.id
         _count(self.live_bid_counts, (bid.account, bid.market), 1)
+        self.deadlines.set(bid.id, self.due_at_us(bid.id))
+        if bid.valid_until_tick is not None and not bid.has_lapsed:
+            heappush(self.books[bid.market].last_ticks, (bid.valid_until_tick, bid.id))
 
     def drop_bid(self, bid: Bid) -> None:
         assert bid.status in BID_FINAL and not self.bid_leases[bid.id] and bid.held == 0
@@ -161,6 +169,7 @@ class State:
         if lease.settled_to_s is not None:
             due_s = lease.settled_to_s + self.markets[lease.market].settlement_seconds
             heappush(self.books[lease.market].settlements, (due_s, lease.id))
+        self.deadlines.set(lease.id, lease.ends_at_us)
 
     def drop_lease(self, lease: Lease) -> None:
         assert lease.state is LeaseState.ENDED
@@ -170,7 +179,21 @@ class State:
 
     def add_notice(self, notice: Notice) -> None:
         self.notices[notice.id] = notice
-        heappush(self.deadlines, (notice.reclaim_at_us, notice.id))
+        self.deadlines.set(notice.id, notice.reclaim_at_us)
+
+    def due_at_us(self, entity_id: str) -> int | None:
+        """Say when the clock next has to look at a notice, lease, bid or account."""
+        notice = self.notices.get(entity_id)
+        if notice is not None:
+            return notice.reclaim_at_us
+        lease = self.leases.get(entity_id)
+        if lease is not None:
+            return lease.ends_at_us
+        bid = self.bids.get(entity_id)
+        if bid is not None:
+            return bid.expires_at_us
+        account = self.accounts.get(entity_id)
+        return None if account is None else account.cancel_at_us
 
     # -- recording --------------------------------------------------------------------------------
 

@@ -226,6 +226,6 @@ def report(state: State, command: ReportLease) -> Lease:
     else:
         reason = EndReason.NODE_LOST
         state.emit(EventKind.LEASE_FAILED, lease, account=lease.account, market=lease.market)
-    leases.end(state, lease, reason, state.now_us)
+    leases.end(state, lease, reason)
     leases.start_pending(state, lease.market)
     return lease

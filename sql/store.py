@@ -246,7 +246,7 @@ class PostgresStore:
             nodes=await select(Node),
             offers=await select(Offer, "t.status <> 'withdrawn'"),
             bids=await select(
-                Bid, f"t.status NOT IN ('cancelled', 'exhausted') OR {live_lease.format('bid')}"
+                Bid, f"t.status NOT IN ('cancelled', 'exhausted', 'expired') OR {live_lease.format('bid')}"
             ),
             leases=leases,
             notices=await select(Notice, "t.closed_at_us IS NULL"),

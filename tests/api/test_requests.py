@@ -44,7 +44,7 @@ BAD_BODIES = {
     "price above the cap": (with_field(limit_price_per_gpu_hour="999"), 422),
     "min above gpus": (with_field(min_gpus=3), 422),
     "unknown field": (with_field(bonus=1), 422),
-    "a later feature": (with_field(max_spend="5"), 422),
+    "a later feature": (with_field(payload="x"), 422),
     "missing field": (b'{"market": "m"}', 422),
     "deep unknown": (b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", 422),
     "deep labels": (b'{"labels": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", 400),

@@ -6,10 +6,13 @@ same commands for ever; the first difference shows in a digest.
 
 import random
 
+from msgspec import structs
+
 from auction.commands import (
     AckNotice,
     AmendBid,
     AmendOffer,
+    CancelAfter,
     CancelBid,
     CreateAccount,
     CreateMarket,
@@ -25,7 +28,7 @@ from auction.commands import (
 )
 from auction.errors import Rejection
 from auction.ids import derived_id
-from auction.model import Colocate, LeaseState, Market
+from auction.model import Colocate, LeaseState, Market, OnPreempt, TimeInForce
 
 START_US = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -44,9 +47,10 @@ def make_market(market_id="h100.us", **changes):
 class Crowd:
     """Buyers, owners and node agents with one seeded dice."""
 
-    def __init__(self, core, seed, *, buyers=6, owners=2, nodes=6, deposit=3_000_000, market=None):
+    def __init__(self, core, seed, *, buyers=6, owners=2, nodes=6, deposit=3_000_000, market=None, ends=True):
         self.core = core
         self.dice = random.Random(seed)
+        self.ends = random.Random(seed + 1) if ends else None  # dice for how bids end by the clock
         self.seed = f"{seed:064x}"
         self.count = 0
         self.at_us = START_US
@@ -112,7 +116,8 @@ class Crowd:
                 gpus = dice.choice([2, 4, 8, 16])
                 minimum, colocate = gpus, Colocate.FABRIC if gpus > 8 else Colocate.NODE
             buyer, market = dice.choice(self.buyers), self.market.id
-            self.do(PlaceBid(self.new_id("bid"), buyer, market, gpus, limit, minimum, colocate))
+            place = PlaceBid(self.new_id("bid"), buyer, market, gpus, limit, minimum, colocate)
+            self.do(structs.replace(place, **self.some_end(limit * gpus)))
         elif roll < 0.60:
             gpus = dice.choice([None, None, 1, 3, 8])
             paused = dice.choice([None, None, None, True, False])
@@ -141,6 +146,24 @@ class Crowd:
             self.do(SetMarketTiming(self.market.id, *timing))
         elif roll < 0.96:
             self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000))
+
+    def some_end(self, cost_per_hour):
+        """How a bid ends by the clock, if it does."""
+        if self.ends is None or self.ends.random() < 0.4:
+            return {}
+        dice, tick = self.ends, self.core.markets[self.market.id].tick
+        if dice.random() < 0.1:
+            self.do(CancelAfter(dice.choice(self.buyers), dice.choice([0, 20, 60]), dice.random() < 0.5))
+        ends = {"on_preempt": dice.choice(list(OnPreempt)), "time_in_force": dice.choice(list(TimeInForce))}
+        if ends["time_in_force"] is TimeInForce.GTT:
+            ends["expires_at_us"] = self.at_us + dice.randint(1, 300) * SECOND
+        elif ends["time_in_force"] is TimeInForce.IOC:
+            ends["on_preempt"] = OnPreempt.CANCEL
+        else:
+            ends["valid_until_tick"] = dice.choice([None, tick + 1, tick + 5])
+        ends["max_run_seconds"] = dice.choice([None, None, 30, 90])
+        ends["max_spend"] = dice.choice([None, None, cost_per_hour // 20, cost_per_hour // 10])
+        return ends
 
     def agents(self):
         """Every node's agent: most leases start at once, a few late, a few fail."""

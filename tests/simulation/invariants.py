@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from auction import billing
 from auction.ledger import AVAILABLE, CASH_ACCOUNT, HELD, ledger_account
-from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, EndReason, LeaseState, TransferCode
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, LeaseState, TransferCode
 
 
 class Witness:
@@ -18,6 +18,7 @@ class Witness:
         self.leases = {}
         self.bids = {}
         self.notices = {}
+        self.lapsed_gpus = {}
         self.ticks = []
         self.event_seq = defaultdict(int)
         self.starts = {}
@@ -28,6 +29,13 @@ class Witness:
             self.usage[row.lease].append(row)
         self.leases.update(changes.leases)
         self.bids.update(changes.bids)
+        for bid in changes.bids.values():
+            if bid.has_lapsed:
+                assert bid.gpus <= self.lapsed_gpus.setdefault(bid.id, bid.gpus), "it wins nothing more"
+                self.lapsed_gpus[bid.id] = bid.gpus
+            elif bid.time_in_force == "ioc":
+                tick = self.core.markets[bid.market].tick
+                assert bid.status in BID_FINAL or tick < bid.arrival_tick, "one tick only"
         self.notices.update(changes.notices)
         self.ticks += changes.ticks
         for event in changes.events:
@@ -48,6 +56,10 @@ class Witness:
             assert bid.filled_gpus <= bid.gpus, "a bid never occupies more than it asked for"
             if bid.status in BID_FINAL:
                 assert on_node, "a final bid without leases has left"
+            else:
+                assert bid.expires_at_us is None or bid.expires_at_us > state.now_us, "it should have expired"
+            if bid.max_spend is not None:
+                assert bid.spent + bid.held <= bid.max_spend
             owed = sum(lease.metered - lease.settled for lease in on_node)
             assert bid.held >= owed
             market = state.markets[bid.market]
@@ -69,6 +81,7 @@ class Witness:
             lent = [x for x in state.offer_leases[offer.id].values() if x.state in LEASE_ON_NODE]
             assert sum(lease.gpu_count for lease in lent) <= offer.gpus, "STYLE 26: GPUs leased <= offered"
         for lease in state.leases.values():
+            assert lease.ends_at_us is None or lease.ends_at_us > state.now_us
             assert lease.state is not LeaseState.ENDED
             assert (lease.state is LeaseState.NOTICED) == (lease.notice is not None)
             if lease.notice is not None:
@@ -102,6 +115,7 @@ class Witness:
                 end_s = billing.second_of(lease.ended_at_us)
                 covered = rows[-1].to_s if rows else started_s
                 assert covered == max(end_s, started_s), "I26: billed to the second"
+                assert lease.ends_at_us is None or lease.ended_at_us <= lease.ends_at_us
                 total = sum(row.price * row.gpu_count * (row.to_s - row.from_s) for row in rows)
                 assert total == 3600 * lease.metered + lease.carry, "the remainder is carried exactly"
                 self._check_end(lease)
@@ -112,7 +126,7 @@ class Witness:
     def _check_end(self, lease):
         """I20: no preemption without a notice of at least the promised length."""
         assert lease.end_reason is not None
-        preempted = (EndReason.OUTBID, EndReason.MOVED, EndReason.FUNDS_EXHAUSTED, EndReason.OFFER_WITHDRAWN)
+        preempted = {"outbid", "moved", "funds_exhausted", "max_spend", "offer_withdrawn"}
         if lease.end_reason in preempted:
             notice = self.notices[lease.notice]
             promised_us = self.core.markets[lease.market].notice_seconds * 1_000_000
