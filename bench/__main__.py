@@ -13,7 +13,7 @@ with the machine and versions to bench/results/<part>.json. The last table holds
 measured. Parts that are not asked for, or whose packages are missing, are answered from their last results
 file, if there is one, and marked so. `pip install '.[bench]'` brings the packages.
 
-A full run takes about half an hour and wants a machine with nothing else to do; figures drift with load, so
+A full run takes a quarter of an hour and wants a machine with nothing else to do; figures drift with load, so
 compare ratios. `--quick` runs everything in a minute at sizes that only show that it works: it writes
 nothing and judges nothing.
 

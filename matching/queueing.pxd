@@ -4,7 +4,7 @@ from libc.string cimport memset
 
 cdef enum:
     RADIX_BITS = 11
-    FEW_ARRIVALS = 1 << 14     # one pass over the hashes leaves hardly two of a level in disorder
+    FEW_ARRIVALS = 16384       # one pass over the hashes leaves hardly two of a level in disorder
 
 
 cdef inline int32_t* order_by_queue(

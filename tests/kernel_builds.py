@@ -41,10 +41,11 @@ def build(where: Path, *, compiler: str = "cc", flags: str = "", verify: bool = 
     for package in ("matching", "auction", "api", "sql", "fallow"):
         shutil.copytree(ROOT / package, where / package, ignore=ignored)
     environment = os.environ | {"CC": compiler, "CFLAGS": flags, "MATCHING_VERIFY": "1" if verify else "0"}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
-        cwd=where, env=environment, check=True, capture_output=True, timeout=BUILD_SECONDS_MAX,
+        cwd=where, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS_MAX,
     )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return where
 
 
