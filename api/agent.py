@@ -19,17 +19,22 @@ from api.wire_supply import (
     DesiredNode,
     DesiredView,
     EnrolBody,
+    HeartbeatBody,
+    HeartbeatView,
+    InventoryBody,
     NodeView,
     ReportLeaseBody,
     desired_lease,
     node_view,
 )
-from auction.commands import EnrolNode, ReportLease
+from auction.commands import EnrolNode, FenceGpus, ReportLease
 from auction.errors import NotFound, Rejection
+from auction.model import Lease, Node, NodeState
 from sql.reads import Reader
 
 # Leases' events go to their tenants, not to the owner, so a waiting agent looks again this often.
 POLL_SECONDS = 0.5
+HEARTBEATS_PER_GRACE = 3
 REVISION_CHARACTERS = 24
 
 
@@ -44,7 +49,31 @@ class DesiredQuery(Struct, frozen=True, forbid_unknown_fields=True):
 @route("POST", "/v1/agent/enrol", scope="agent")
 async def enrol_node(call: Call[EnrolBody, NoQuery]) -> Reply[NodeView]:
     """Report a node for duty."""
-    return await call.submit(EnrolNode(call.body.node, call.account), node_view)
+
+    def view(node: Node) -> NodeView:
+        call.services.watch.hear(node)
+        return node_view(node)
+
+    return await call.submit(EnrolNode(call.body.node, call.account), view)
+
+
+@route("POST", "/v1/agent/heartbeat", scope="agent")
+async def heartbeat(call: Call[HeartbeatBody, NoQuery]) -> Reply[HeartbeatView]:
+    """Give a sign of life: without one a node is degraded after 15 s and lost after 60 s."""
+    node = call.core.nodes.get(call.body.node)
+    if node is None or node.account != call.account:
+        raise NotFound("node")
+    if node.state is NodeState.ENROLLING:
+        raise Rejection("invalid_transition", "the node has not enrolled yet")
+    call.services.watch.hear(node)
+    seconds = max(1, int(call.services.config.node_degraded_seconds / HEARTBEATS_PER_GRACE))
+    return call.reply(HeartbeatView(node.id, node.state, node.health, seconds))
+
+
+@route("PUT", "/v1/agent/inventory", scope="agent")
+async def put_inventory(call: Call[InventoryBody, NoQuery]) -> Reply[NodeView]:
+    """Say which GPUs may not be lent; whoever runs on one has lost it."""
+    return await call.submit(FenceGpus(call.body.node, call.account, call.body.fenced_gpus), node_view)
 
 
 @route("GET", "/v1/agent/desired", scope="agent")
@@ -70,10 +99,13 @@ async def report_lease(call: Call[ReportLeaseBody, NoQuery]) -> Reply[LeaseView]
     if lease not in call.core.leases and is_object_id(lease):
         found = await call.services.reader.owned_lease(call.account, lease)
         absent = None if found is None else Rejection("lease_ended", f"the lease is {found.state}")
+
+    def view(reported: Lease) -> LeaseView:
+        call.services.watch.hear(call.core.nodes[reported.node])
+        return lease_view(reported, call.core.markets[reported.market])
+
     command = ReportLease(lease, call.account, call.body.state, call.body.connect or {})
-    return await call.submit(
-        command, lambda reported: lease_view(reported, call.core.markets[reported.market]), absent=absent
-    )
+    return await call.submit(command, view, absent=absent)
 
 
 async def _desired(reader: Reader, account: str, node: str | None) -> DesiredView:

@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode, web
 from api import accounts, agent, bids, leases, markets, operators, supply
 from api.auth import Authenticator
 from api.config import Config
+from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
 from api.routes import Route, routes_of
@@ -37,7 +38,13 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         # A compressed body is refused by its header; it must not be unpacked before that.
         handler_args={"auto_decompress": False, "keepalive_timeout": KEEPALIVE_SECONDS},
     )
-    app[SERVICES] = Services(engine, reader, authenticator, config, set())
+    watch = NodeWatch(
+        engine,
+        degraded_seconds=config.node_degraded_seconds,
+        offline_seconds=config.node_offline_seconds,
+    )
+    app[SERVICES] = Services(engine, reader, authenticator, config, watch, set())
+    app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
     app.router.add_get("/v1/ws", serve_socket)
@@ -59,6 +66,12 @@ async def _let_go(app: web.Application) -> None:
     )
     # A socket whose client has gone may fail to close; that is no reason to keep the others.
     await asyncio.gather(*closes, return_exceptions=True)
+
+
+async def _node_watch(app: web.Application) -> AsyncIterator[None]:
+    app[SERVICES].watch.start()
+    yield
+    await app[SERVICES].watch.stop()
 
 
 async def _simulator(app: web.Application) -> AsyncIterator[None]:

@@ -17,6 +17,8 @@ class Config:
     heartbeat_seconds: float = 10.0
     send_seconds_max: float = 20.0
     key_cache_seconds: float = 2.0
+    node_degraded_seconds: float = 15.0
+    node_offline_seconds: float = 60.0
     runs_simulator: bool = False
     simulator_start_seconds: float = 1.0
     simulator_drain_seconds: float = 1.0
@@ -32,6 +34,8 @@ class Config:
             raise ValueError("key_cache_seconds: a revoked key must stop working within 2 s")
         if min(self.heartbeat_seconds, self.send_seconds_max, self.body_seconds_max) <= 0:
             raise ValueError("times must be above zero")
+        if not 0 < self.node_degraded_seconds < self.node_offline_seconds:
+            raise ValueError("a node is degraded before it is offline")
         if min(self.simulator_start_seconds, self.simulator_drain_seconds) < 0:
             raise ValueError("simulator delays must not be negative")
 

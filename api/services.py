@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.auth import Authenticator
 from api.config import Config
+from api.heartbeats import NodeWatch
 from auction.engine import Engine
 from auction.errors import Unavailable
 from auction.publisher import Subscription
@@ -23,6 +24,7 @@ class Services:
     reader: Reader
     authenticator: Authenticator
     config: Config
+    watch: NodeWatch
     sockets: set[web.WebSocketResponse]
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # The newest tick message of each market in each codec: written once, sent to every reader.

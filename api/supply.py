@@ -15,6 +15,7 @@ from api.wire_supply import (
     BatchOffersBody,
     BatchOffersView,
     CreateNodeBody,
+    NodeReliability,
     NodeView,
     OfferBody,
     OfferResultView,
@@ -36,7 +37,9 @@ from auction.core import Recalled
 from auction.errors import Rejection
 from auction.ids import random_id
 from auction.ports import Answer
-from auction.units import Price
+from auction.units import MICROSECONDS_PER_SECOND, Price
+
+RELIABILITY_US = 30 * 86_400 * MICROSECONDS_PER_SECOND
 
 OfferStatusName = Literal["listed", "partly_leased", "leased", "withdrawing", "withdrawn"]
 
@@ -83,10 +86,12 @@ async def list_nodes(call: Call[NoBody, NodesQuery]) -> Reply[Page[NodeView]]:
 
 @route("GET", "/v1/nodes/{node}", scope="supply:read")
 async def get_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
-    """Show one node."""
+    """Show one node, with how it delivered in the last 30 days."""
     node = call.path_part("node")
     found = await call.services.reader.node(call.account, node) if is_object_id(node) else None
-    return call.reply(node_view(call.found(found, "node")))
+    shown = call.found(found, "node")
+    counts = await call.services.reader.node_reliability(node, call.now_us - RELIABILITY_US)
+    return call.reply(node_view(shown, NodeReliability(**counts)))
 
 
 @route("POST", "/v1/nodes/{node}/cordon", scope="supply:write")

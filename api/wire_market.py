@@ -39,6 +39,7 @@ class MarketView(Struct, frozen=True):
     settlement_seconds: int
     handicap_bps: int
     fee_bps: int
+    provisioning_seconds: int
     refine_below_bids: int
     price_position_bps: int | None
     currency: str
@@ -68,6 +69,7 @@ class CreateMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
     settlement_seconds: Annotated[int, Meta(ge=1, le=1800)] = 60
     handicap_bps: Annotated[int, Meta(ge=0, le=100_000)] = 1_000
     fee_bps: Annotated[int, Meta(ge=0, le=5_000)] = 500
+    provisioning_seconds: Annotated[int, Meta(ge=1, le=7_200)] = 600
     refine_below_bids: Annotated[int, Meta(ge=0, le=10_000)] = 200
     price_position_bps: Annotated[int, Meta(ge=0, le=10_000)] | None = None
 
@@ -163,6 +165,7 @@ def market_view(market: Market) -> MarketView:
         settlement_seconds=market.settlement_seconds,
         handicap_bps=market.handicap_bps,
         fee_bps=market.fee_bps,
+        provisioning_seconds=market.provisioning_seconds,
         refine_below_bids=market.refine_below_bids,
         price_position_bps=market.price_position_bps,
         currency=CURRENCY,
@@ -223,6 +226,7 @@ def make_market(body: CreateMarketBody, *, is_demo: bool, now_us: int) -> Market
         fee_bps=body.fee_bps,
         is_demo=is_demo,
         created_at_us=now_us,
+        provisioning_seconds=body.provisioning_seconds,
         refine_below_bids=body.refine_below_bids,
         price_position_bps=body.price_position_bps,
     )

@@ -33,6 +33,14 @@ class CreateNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
     simulated: bool = False
 
 
+class NodeReliability(Struct, frozen=True):
+    """Of the leases that the node was given in the last 30 days."""
+
+    started: int
+    failed_to_start: int
+    lost: int
+
+
 class RecallNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Left out: the notice that each offer promised."""
 
@@ -47,8 +55,12 @@ class NodeView(Struct, frozen=True):
     fabric: str | None
     simulated: bool
     state: str
+    health: str
+    alive_until: str | None  # while not ok: its last good heartbeat, where the bills stop
+    fenced_gpus: list[int]
     version: int
     created_at: str
+    reliability_30d: NodeReliability | None = None  # only where one node is shown
 
 
 class OfferBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +121,26 @@ class EnrolBody(Struct, frozen=True, forbid_unknown_fields=True):
     node: IdField
 
 
+class HeartbeatBody(Struct, frozen=True, forbid_unknown_fields=True):
+    node: IdField
+
+
+class HeartbeatView(Struct, frozen=True):
+    """What the market thinks of the node; send the next one after `heartbeat_seconds`."""
+
+    node: str
+    state: str
+    health: str
+    heartbeat_seconds: int
+
+
+class InventoryBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`fenced_gpus`: indices that may not be lent, all of them each time."""
+
+    node: IdField
+    fenced_gpus: Annotated[list[Annotated[int, Meta(ge=0, le=1_023)]], Meta(max_length=1_024)]
+
+
 class ReportLeaseBody(Struct, frozen=True, forbid_unknown_fields=True):
     state: Literal["started", "drained", "stopped", "failed"]
     connect: ConnectField | None = None
@@ -144,7 +176,7 @@ class DesiredView(Struct, frozen=True):
     nodes: list[DesiredNode]
 
 
-def node_view(node: Node) -> NodeView:
+def node_view(node: Node, reliability: NodeReliability | None = None) -> NodeView:
     return NodeView(
         id=node.id,
         name=node.name,
@@ -153,8 +185,12 @@ def node_view(node: Node) -> NodeView:
         fabric=node.fabric,
         simulated=node.simulated,
         state=node.state,
+        health=node.health,
+        alive_until=format_instant_or_none(node.alive_until_us),
+        fenced_gpus=node.fenced,
         version=node.version,
         created_at=format_instant(node.created_at_us),
+        reliability_30d=reliability,
     )
 
 

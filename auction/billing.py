@@ -22,6 +22,10 @@ from auction.units import (
 )
 
 HOLD_MARGIN_S = 10
+# A second is settled once its node has been heard of since: a node is known to be late before that.
+HEARTBEAT_LAG_S = 20
+# Prices are remembered for settlements that wait for a heartbeat, which may be missing for a minute.
+PRICE_MEMORY_S = 120
 
 
 def hold_window_s(market: Market) -> int:
@@ -97,6 +101,15 @@ def refill_hold(state: State, bid: Bid) -> bool:
     return bid.held >= required or adjust_hold(state, bid, required)
 
 
+def billable_until_s(state: State, lease: Lease) -> int:
+    """Return up to which second a lease can be metered now: its node's last heartbeat, if that is late."""
+    assert lease.metered_to_s is not None
+    alive_until_us = state.nodes[lease.node].alive_until_us
+    if alive_until_us is None:
+        return second_of(state.now_us)
+    return max(lease.metered_to_s, second_of(min(alive_until_us, state.now_us)))
+
+
 def meter(state: State, lease: Lease, to_s: int) -> None:
     """Write usage rows up to `to_s`.
 
@@ -123,6 +136,16 @@ def meter(state: State, lease: Lease, to_s: int) -> None:
         _record(state, lease, middle, end_s, Price(0))
         budget -= lease.metered - before
     assert lease.metered_to_s >= to_s, "every billed second has a price"
+
+
+def meter_to_now(state: State, lease: Lease) -> None:
+    """Meter up to this second, before the price of the lease changes.
+
+    What its node may have delivered since its last heartbeat, if that is late, is nobody's to charge.
+    """
+    meter(state, lease, billable_until_s(state, lease))
+    assert lease.metered_to_s is not None
+    _record(state, lease, lease.metered_to_s, second_of(state.now_us), Price(0))
 
 
 def _segments(state: State, lease: Lease, to_s: int) -> list[tuple[int, int, Price]]:
@@ -156,15 +179,19 @@ def _record(state: State, lease: Lease, from_s: int, to_s: int, price: Price) ->
     state.touch(lease)
 
 
-def settle(state: State, lease: Lease, to_s: int) -> None:
-    """Meter up to `to_s` and post what is owed: from the hold to the owner and the operator."""
-    if lease.metered_to_s is not None and to_s > lease.metered_to_s:
-        meter(state, lease, to_s)
+def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> None:
+    """Meter up to `metered_to_s` and post what is owed: from the hold to the owner and the operator.
+
+    `to_s` is when the next settlement's interval begins.
+    """
+    if lease.metered_to_s is not None and metered_to_s > lease.metered_to_s:
+        meter(state, lease, metered_to_s)
     amount = Amount(lease.metered - lease.settled)
     lease.settled_to_s = to_s
     state.touch(lease)
     if amount == 0:
         return
+    assert lease.metered_to_s is not None
     bid = state.bids[lease.bid]
     assert amount <= bid.held, "what is metered is held"
     market = state.markets[lease.market]
@@ -174,7 +201,7 @@ def settle(state: State, lease: Lease, to_s: int) -> None:
         amount,
         fee_bps=market.fee_bps,
         lease=lease.id,
-        interval_end_s=to_s,
+        interval_end_s=lease.metered_to_s,
     ):
         state.transfer(transfer)
     bid.held = Amount(bid.held - amount)
@@ -203,7 +230,8 @@ def settle_due(state: State, market: Market, to_s: int) -> list[Bid]:
     touched: dict[str, Bid] = {}
     for lease_id in sorted(due):
         lease = state.leases[lease_id]
-        settle(state, lease, to_s)
+        lag_s = 0 if state.nodes[lease.node].simulated else HEARTBEAT_LAG_S
+        settle(state, lease, to_s, metered_to_s=min(to_s - lag_s, billable_until_s(state, lease)))
         heappush(book.settlements, (to_s + market.settlement_seconds, lease_id))
         touched[lease.bid] = state.bids[lease.bid]
     for bid_id in sorted(book.underfunded):

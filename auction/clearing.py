@@ -11,8 +11,9 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-from auction import billing, leases, lifetime
+from auction import billing, lapses, leases
 from auction.events import EventKind
+from auction.listing import list_offer, relist
 from auction.market import domain_of
 from auction.model import (
     BID_FINAL,
@@ -69,7 +70,7 @@ def _clear(state: State, market: Market) -> Tick:
     if price is not None:
         book.set_price(now_s, price)
         market.price = price
-    book.forget_prices_before(now_s - market.settlement_seconds)
+    book.forget_prices_before(now_s - market.settlement_seconds - billing.PRICE_MEMORY_S)
     for bid_id, outcome in news:
         bid = state.bids[bid_id]
         if bid.has_lapsed and outcome.fill < bid.awarded_gpus:
@@ -79,8 +80,8 @@ def _clear(state: State, market: Market) -> Tick:
     if clearing.handles.size or book.is_dirty:
         book.is_dirty = False
         started, preempted = _apply_transitions(state, market, price, old_price)
-    lifetime.lapse_bids(state, market)
-    lifetime.give_up_losses(state)
+    lapses.lapse_bids(state, market)
+    lapses.give_up_losses(state)
     for bid_id in sorted(ranked_once):
         ranked = state.bids.get(bid_id)
         if ranked is not None:
@@ -139,12 +140,7 @@ def _refresh_windows(state: State, market: Market) -> None:
         if offer.available_until_us is not None and state.now_us + lead_us > offer.available_until_us:
             withdraw_offer(state, offer, offer.notice_seconds)
         elif offer.available_from_us <= state.now_us and not book.has_offer(offer.id):
-            book.set_offer(
-                offer.id,
-                gross_reserve=offer.gross_reserve,
-                gpus=offer.gpus,
-                node=state.nodes[offer.node],
-            )
+            list_offer(state, offer)
 
 
 def withdraw_offer(state: State, offer: Offer, notice_seconds: int) -> list[Notice]:
@@ -156,6 +152,7 @@ def withdraw_offer(state: State, offer: Offer, notice_seconds: int) -> list[Noti
     offer.version += 1
     offer.updated_at_us = state.now_us
     state.touch(offer)
+    relist(state, offer.node)
     on_offer = sorted(state.offer_leases[offer.id].values(), key=lambda lease: lease.id)
     if not on_offer:
         offer.status = OfferStatus.WITHDRAWN

@@ -8,7 +8,7 @@ Shapes are checked here and by the wire structs; whether a command is admitted i
 import msgspec
 from msgspec import Struct
 
-from auction.model import ApiKey, Colocate, Market, OnPreempt, TimeInForce
+from auction.model import ApiKey, Colocate, Market, NodeHealth, OnPreempt, TimeInForce
 from auction.units import Amount, Price
 
 
@@ -103,6 +103,22 @@ class CordonNode(Struct, frozen=True, tag=True):
     account: str
     cordoned: bool
     expected_version: int
+
+
+class ReportNode(Struct, frozen=True, tag=True):
+    """The market's own watch tells how a node does, and when it was last heard of."""
+
+    node: str
+    health: NodeHealth
+    last_heartbeat_us: int
+
+
+class FenceGpus(Struct, frozen=True, tag=True):
+    """A node's agent tells which of its GPUs may not be lent, all of them each time."""
+
+    node: str
+    account: str
+    gpus: list[int]
 
 
 class RecallNode(Struct, frozen=True, tag=True):
@@ -217,6 +233,8 @@ Command = (
     | CreateNode
     | EnrolNode
     | CordonNode
+    | ReportNode
+    | FenceGpus
     | RecallNode
     | CreateOffer
     | AmendOffer

@@ -11,7 +11,19 @@ from typing import Any
 
 from msgspec import Struct
 
-from auction import accounts, admission, bidding, billing, clearing, leases, lifetime, supply
+from auction import (
+    accounts,
+    admission,
+    bidding,
+    billing,
+    clearing,
+    delivery,
+    lapses,
+    leases,
+    lifetime,
+    listing,
+    supply,
+)
 from auction.bidding import PlacedBid
 from auction.commands import (
     AckNotice,
@@ -29,11 +41,13 @@ from auction.commands import (
     CreateOffer,
     Deposit,
     EnrolNode,
+    FenceGpus,
     JournalEntry,
     PlaceBid,
     RecallNode,
     ReleaseLease,
     ReportLease,
+    ReportNode,
     RevokeKey,
     SetAccountState,
     SetMarketStatus,
@@ -81,11 +95,13 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     CreateNode: supply.create_node,
     EnrolNode: supply.enrol_node,
     CordonNode: supply.cordon_node,
+    ReportNode: delivery.report_node,
+    FenceGpus: delivery.fence,
     RecallNode: supply.recall,
     CreateOffer: supply.create_offer,
     AmendOffer: supply.amend_offer,
     WithdrawOffer: supply.withdraw_offer,
-    ReportLease: supply.report,
+    ReportLease: delivery.report_lease,
     CreateAccount: accounts.create,
     SetAccountState: accounts.set_state,
     CreateKey: accounts.create_key,
@@ -130,7 +146,7 @@ class Core:
             state.add_notice(notice)
         for offer in live.offers:
             if offer.status is not OfferStatus.WITHDRAWING:
-                supply.restore_offer(state, offer)
+                listing.restore_offer(state, offer)
         for bid in live.bids:
             leases.sync_bid(state, bid)
             required = billing.required_hold(state.markets[bid.market], bid.limit, bid.gpus)
@@ -159,7 +175,7 @@ class Core:
                     lifetime.sweep(state)
                 case _:
                     outcome = _HANDLERS[type(command)](state, command)
-            lifetime.give_up_losses(state)
+            lapses.give_up_losses(state)
         except Rejection as rejection:
             state.seq -= 1
             return rejection

@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     OFFER_LEASED = "offer.leased"
     OFFER_WITHDRAWN = "offer.withdrawn"
     NODE_ONLINE = "node.online"
+    NODE_DEGRADED = "node.degraded"
     NODE_OFFLINE = "node.offline"
     BALANCE_DEPOSITED = "balance.deposited"
     MARKET_CREATED = "market.created"

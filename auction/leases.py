@@ -10,6 +10,7 @@ from heapq import heappush
 from auction import billing
 from auction.events import EventKind
 from auction.ids import derived_id
+from auction.listing import relist
 from auction.model import (
     BID_FINAL,
     LEASE_BILLED,
@@ -23,6 +24,7 @@ from auction.model import (
     EndReason,
     Lease,
     LeaseState,
+    NodeHealth,
     Notice,
     NoticeState,
     Offer,
@@ -32,6 +34,11 @@ from auction.model import (
 from auction.state import State
 from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
 
+# Ends that a notice announces.
+PREEMPTIONS = frozenset({
+    EndReason.OUTBID, EndReason.MOVED, EndReason.FUNDS_EXHAUSTED, EndReason.MAX_SPEND,
+    EndReason.OFFER_WITHDRAWN,
+})  # fmt: skip
 # Ends by which a tenant loses GPUs that it would have kept.
 LOSSES = frozenset({EndReason.OUTBID, EndReason.OFFER_WITHDRAWN, EndReason.NODE_LOST})
 
@@ -82,10 +89,15 @@ def start_pending(state: State, market_id: str) -> int:
         )
         if on_offer + lease.gpu_count > state.offers[lease.offer].gpus:
             continue
+        if state.nodes[lease.node].health is not NodeHealth.OK:
+            continue
         free = _free_gpus(state, lease.node)
         if len(free) < lease.gpu_count:
             continue
         lease.gpus = free[: lease.gpu_count]
+        provisioning_us = state.markets[market_id].provisioning_seconds * MICROSECONDS_PER_SECOND
+        lease.start_by_us = state.now_us + provisioning_us
+        state.deadlines.set(lease.id, lease.start_by_us)
         _move(state, lease, LeaseState.STARTING)
         del state.pending[market_id][lease.id]
         started += lease.gpu_count
@@ -101,7 +113,8 @@ def _free_gpus(state: State, node_id: str) -> list[int]:
         if lease.state in LEASE_ON_NODE
         for gpu in lease.gpus
     }
-    return [gpu for gpu in range(state.nodes[node_id].gpus) if gpu not in used]
+    node = state.nodes[node_id]
+    return [gpu for gpu in range(node.gpus) if gpu not in used and gpu not in node.fenced]
 
 
 def report_started(state: State, lease: Lease, connect: dict[str, str]) -> None:
@@ -110,6 +123,7 @@ def report_started(state: State, lease: Lease, connect: dict[str, str]) -> None:
     lease.started_at_us = state.now_us
     lease.metered_to_s = lease.settled_to_s = second
     lease.connect = connect
+    lease.start_by_us = None
     run_seconds = state.bids[lease.bid].max_run_seconds
     if run_seconds is not None:
         lease.ends_at_us = state.now_us + run_seconds * MICROSECONDS_PER_SECOND
@@ -138,7 +152,7 @@ def issue_notice(
     nearly free and pay the owner less than its reserve.
     """
     assert lease.state is LeaseState.RUNNING
-    billing.meter(state, lease, billing.second_of(state.now_us))
+    billing.meter_to_now(state, lease)
     bid = state.bids[lease.bid]
     market = state.markets[lease.market]
     notice = Notice(
@@ -170,7 +184,7 @@ def issue_notice(
 def withdraw_notice(state: State, lease: Lease) -> None:
     """The tenant wins again inside its notice: it runs on, at the market's price."""
     assert lease.state is LeaseState.NOTICED and lease.notice is not None
-    billing.meter(state, lease, billing.second_of(state.now_us))
+    billing.meter_to_now(state, lease)
     _close_notice(state, state.notices[lease.notice], NoticeState.WITHDRAWN)
     lease.notice = None
     lease.notice_price = None
@@ -189,10 +203,14 @@ def end(state: State, lease: Lease, reason: EndReason) -> None:
 
     However late we are, nobody is billed beyond the end that was promised: that is when it ended.
     """
-    ended_at_us = max(_promised_end_us(state, lease), lease.awarded_at_us)
+    ended_at_us = max(_promised_end_us(state, lease), lease.started_at_us or lease.awarded_at_us)
+    if lease.state in LEASE_BILLED and reason in PREEMPTIONS and state.nodes[lease.node].alive_until_us:
+        reason = EndReason.NODE_LOST  # it fell silent before it could be handed over
     if lease.state in LEASE_BILLED:
         assert lease.metered_to_s is not None
-        billing.settle(state, lease, max(billing.second_of(ended_at_us), lease.metered_to_s))
+        ended_at_us = max(ended_at_us, lease.metered_to_s * MICROSECONDS_PER_SECOND)
+        end_s = billing.second_of(ended_at_us)
+        billing.settle(state, lease, end_s, metered_to_s=end_s)
     if lease.notice is not None:
         _close_notice(state, state.notices[lease.notice], NoticeState.DONE)
     lease.end_reason = reason
@@ -222,9 +240,11 @@ def end(state: State, lease: Lease, reason: EndReason) -> None:
 
 
 def _promised_end_us(state: State, lease: Lease) -> int:
-    """Return when the lease ends: now, unless its notice, run time or bid's expiry said earlier."""
+    """Return when the lease ends: now, or earlier by its notice, run time, bid's expiry or node."""
+    alive_until_us = state.nodes[lease.node].alive_until_us
     reclaim_at_us = None if lease.notice is None else state.notices[lease.notice].reclaim_at_us
-    ends = (reclaim_at_us, lease.ends_at_us, state.bids[lease.bid].expires_at_us, state.now_us)
+    expires_at_us = state.bids[lease.bid].expires_at_us
+    ends = (reclaim_at_us, lease.ends_at_us, expires_at_us, alive_until_us, state.now_us)
     return min(at_us for at_us in ends if at_us is not None)
 
 
@@ -250,7 +270,6 @@ def split(state: State, lease: Lease, gpu_count: int) -> Lease:
     A part cut off a lease under notice has no notice: the caller ends it at once.
     """
     assert 0 < gpu_count < lease.gpu_count
-    now_s = billing.second_of(state.now_us)
     part = Lease(
         id=derived_id("lease", state.markets[lease.market].digest, _number(state)),
         bid=lease.bid,
@@ -265,13 +284,14 @@ def split(state: State, lease: Lease, gpu_count: int) -> Lease:
         awarded_at_us=state.now_us,
         awarded_tick=lease.awarded_tick,
         connect=dict(lease.connect),
+        start_by_us=lease.start_by_us,
         ends_at_us=lease.ends_at_us,
     )
     if lease.state in LEASE_BILLED:
-        billing.meter(state, lease, now_s)  # what it owes is posted when it is due
+        billing.meter_to_now(state, lease)  # what it owes is posted when it is due
         part.started_at_us = state.now_us
         part.notice_price = lease.notice_price
-        part.metered_to_s = part.settled_to_s = now_s
+        part.metered_to_s = part.settled_to_s = lease.metered_to_s
     lease.gpus = lease.gpus[:-gpu_count]
     lease.gpu_count -= gpu_count
     lease.version += 1
@@ -294,6 +314,7 @@ def refresh(state: State, lease: Lease) -> None:
     bid = state.bids[lease.bid]
     refresh_bid(state, bid)
     sync_bid(state, bid)
+    relist(state, lease.node)
     offer = state.offers[lease.offer]
     if offer.status not in (OfferStatus.WITHDRAWING, OfferStatus.WITHDRAWN):
         leased = sum(

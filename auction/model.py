@@ -25,6 +25,14 @@ class NodeState(StrEnum):
     CORDONED = "cordoned"
 
 
+class NodeHealth(StrEnum):
+    """What the heartbeats of a node's agent say; the server answers for a simulated node."""
+
+    OK = "ok"
+    DEGRADED = "degraded"  # late: what runs goes on unbilled, nothing new starts
+    OFFLINE = "offline"  # lost: its leases have ended
+
+
 class OfferStatus(StrEnum):
     LISTED = "listed"
     PARTLY_LEASED = "partly_leased"
@@ -177,6 +185,7 @@ class Market(Struct):
     is_demo: bool
     created_at_us: int
     refine_below_bids: int = 200  # X7: with fewer live bids the market is cleared more thoroughly; 0 = never
+    provisioning_seconds: int = 600  # what a node may take to start a lease
     price_position_bps: int | None = None  # X8: where the price lies between low and high; None: R6
     status: MarketStatus = MarketStatus.OPEN
     status_reason: str | None = None
@@ -199,6 +208,9 @@ class Node(Struct):
     state: NodeState
     created_at_us: int
     fabric: str | None = None  # the interconnect domain that it shares with other nodes of its owner
+    health: NodeHealth = NodeHealth.OK
+    alive_until_us: int | None = None  # while not ok: its last good heartbeat, where the bills stop
+    fenced: list[int] = field(default_factory=list)  # GPUs that did not come back clean
     version: int = 1
 
 
@@ -289,6 +301,7 @@ class Lease(Struct):
     settled_to_s: int | None = None
     gpu_seconds: int = 0
     drained_at_us: int | None = None
+    start_by_us: int | None = None  # while starting: the node loses it then
     ends_at_us: int | None = None  # by its bid's max_run_seconds
     connect: dict[str, str] = field(default_factory=dict)
     version: int = 1

@@ -34,6 +34,8 @@ from auction.model import (
     LeaseState,
     Market,
     Node,
+    NodeHealth,
+    NodeState,
     Notice,
     Offer,
     OfferStatus,
@@ -100,6 +102,7 @@ class State:
         self.market_bids: dict[str, dict[str, Bid]] = {}
         self.pending: dict[str, dict[str, Lease]] = {}
         self.client_bids: dict[tuple[str, str], str] = {}
+        self.restricted_nodes: dict[str, Node] = {}  # they lend less than they offer
         self.node_names: dict[tuple[str, str], str] = {}
         self.deadlines = Deadlines(self.due_at_us)
         self.losses: list[
@@ -127,7 +130,14 @@ class State:
     def add_node(self, node: Node) -> None:
         self.nodes[node.id] = node
         self.node_leases[node.id] = {}
+        self.index_restricted(node)
         self.node_names[node.account, node.name] = node.id
+
+    def index_restricted(self, node: Node) -> None:
+        if node.fenced or node.state is NodeState.CORDONED or node.health is not NodeHealth.OK:
+            self.restricted_nodes[node.id] = node
+        else:
+            self.restricted_nodes.pop(node.id, None)
 
     def add_offer(self, offer: Offer) -> None:
         self.offers[offer.id] = offer
@@ -169,7 +179,7 @@ class State:
         if lease.settled_to_s is not None:
             due_s = lease.settled_to_s + self.markets[lease.market].settlement_seconds
             heappush(self.books[lease.market].settlements, (due_s, lease.id))
-        self.deadlines.set(lease.id, lease.ends_at_us)
+        self.deadlines.set(lease.id, self.due_at_us(lease.id))
 
     def drop_lease(self, lease: Lease) -> None:
         assert lease.state is LeaseState.ENDED
@@ -188,7 +198,7 @@ class State:
             return notice.reclaim_at_us
         lease = self.leases.get(entity_id)
         if lease is not None:
-            return lease.ends_at_us
+            return lease.start_by_us if lease.state is LeaseState.STARTING else lease.ends_at_us
         bid = self.bids.get(entity_id)
         if bid is not None:
             return bid.expires_at_us

@@ -1,8 +1,8 @@
-"""What an owner and its nodes do: nodes, offers, recall, and the agents' reports."""
+"""What an owner does: nodes, offers, recall."""
 
 from msgspec import Struct
 
-from auction import admission, clearing, leases
+from auction import admission, clearing
 from auction.commands import (
     AmendOffer,
     CordonNode,
@@ -10,16 +10,13 @@ from auction.commands import (
     CreateOffer,
     EnrolNode,
     RecallNode,
-    ReportLease,
     WithdrawOffer,
 )
-from auction.errors import NotFound, Rejection
+from auction.errors import Rejection
 from auction.events import EventKind
+from auction.listing import list_offer, list_offers
 from auction.model import (
-    LEASE_ON_NODE,
-    EndReason,
     Lease,
-    LeaseState,
     Node,
     NodeState,
     Notice,
@@ -64,7 +61,7 @@ def enrol_node(state: State, command: EnrolNode) -> Node:
         node.state = NodeState.ONLINE
         node.version += 1
         state.touch(node)
-        _list_offers(state, node)
+        list_offers(state, node)
         state.emit(EventKind.NODE_ONLINE, node, account=node.account, market=node.market)
     return node
 
@@ -77,37 +74,8 @@ def cordon_node(state: State, command: CordonNode) -> Node:
     node.state = NodeState.CORDONED if command.cordoned else NodeState.ONLINE
     node.version += 1
     state.touch(node)
-    _list_offers(state, node)
+    list_offers(state, node)
     return node
-
-
-def _list_offers(state: State, node: Node) -> None:
-    """Show the book what this node's offers are good for in its present state."""
-    for offer in sorted(state.market_offers[node.market].values(), key=lambda offer: offer.seq):
-        if offer.node == node.id and offer.status is not OfferStatus.WITHDRAWING:
-            list_offer(state, offer)
-
-
-def list_offer(state: State, offer: Offer) -> None:
-    book = state.books[offer.market]
-    node = state.nodes[offer.node]
-    now_us = max(state.now_us, offer.created_at_us)  # a core just restored has seen no time yet
-    if offer.available_until_us is not None or offer.available_from_us > now_us:
-        book.windowed[offer.id] = offer
-    gpus = 0 if node.state is NodeState.ENROLLING else offer.gpus
-    if node.state is NodeState.CORDONED:
-        on_offer = state.offer_leases[offer.id].values()
-        gpus = sum(lease.gpu_count for lease in on_offer if lease.state in LEASE_ON_NODE)
-    if offer.available_from_us <= now_us:
-        book.set_offer(offer.id, gross_reserve=offer.gross_reserve, gpus=gpus, node=node)
-
-
-def restore_offer(state: State, offer: Offer) -> None:
-    """Put a stored offer back where it was: in the book, or waiting for its window."""
-    if offer.available_until_us is not None or offer.available_from_us > offer.created_at_us:
-        state.books[offer.market].windowed[offer.id] = offer  # the next tick looks at it
-    if offer.available_from_us <= offer.created_at_us:
-        list_offer(state, offer)
 
 
 def create_offer(state: State, command: CreateOffer) -> Offer:
@@ -195,37 +163,3 @@ def recall(state: State, command: RecallNode) -> Recalled:
     node.version += 1
     state.touch(node)
     return Recalled(node, hit, notices)
-
-
-def report(state: State, command: ReportLease) -> Lease:
-    """A node's agent reports: started (the bill begins), drained, stopped or failed."""
-    lease = state.leases.get(command.lease)
-    if lease is None or lease.owner != command.account:
-        raise NotFound("lease")
-    if command.state == "started":
-        if lease.state in (LeaseState.RUNNING, LeaseState.NOTICED):
-            return lease  # said twice
-        if lease.state is not LeaseState.STARTING:
-            raise Rejection("invalid_transition", f"a {lease.state.value} lease cannot start")
-        leases.report_started(state, lease, dict(command.connect))
-        state.books[lease.market].is_dirty = True
-        return lease
-    if lease.state not in LEASE_ON_NODE:
-        raise Rejection("invalid_transition", f"a {lease.state.value} lease is not on a node")
-    if command.state == "drained":
-        if lease.drained_at_us is None:
-            lease.drained_at_us = state.now_us
-            state.touch(lease)
-        return lease
-    if command.state not in ("stopped", "failed"):
-        raise Rejection("state_unknown", "state is started, drained, stopped or failed", pointer="/state")
-    under_notice = lease.notice is not None and command.state == "stopped"
-    if under_notice:
-        assert lease.notice is not None
-        reason = state.notices[lease.notice].reason
-    else:
-        reason = EndReason.NODE_LOST
-        state.emit(EventKind.LEASE_FAILED, lease, account=lease.account, market=lease.market)
-    leases.end(state, lease, reason)
-    leases.start_pending(state, lease.market)
-    return lease

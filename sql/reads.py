@@ -190,6 +190,10 @@ class Reader:
     async def node(self, account: str, node: str) -> Node | None:
         return _first(await self._select(Node, "WHERE account = $1 AND id = $2", account, node))
 
+    async def node_reliability(self, node: str, since_us: int) -> dict[str, int]:
+        """Count what became of the leases that a node was given since then, by what went wrong."""
+        return dict((await self._fetch(query("node_reliability"), node, since_us))[0])
+
     async def nodes(self, account: str, *, before: Key, limit: int) -> Slice[Node]:
         condition = """WHERE account = $1 AND (created_at_us, id) < ($2, $3)
             ORDER BY created_at_us DESC, id DESC LIMIT $4"""

@@ -14,21 +14,25 @@ from auction.commands import (
     AmendOffer,
     CancelAfter,
     CancelBid,
+    CordonNode,
     CreateAccount,
     CreateMarket,
     CreateNode,
     CreateOffer,
     Deposit,
+    EnrolNode,
+    FenceGpus,
     PlaceBid,
     RecallNode,
     ReleaseLease,
     ReportLease,
+    ReportNode,
     SetMarketTiming,
     WithdrawOffer,
 )
 from auction.errors import Rejection
 from auction.ids import derived_id
-from auction.model import Colocate, LeaseState, Market, OnPreempt, TimeInForce
+from auction.model import Colocate, LeaseState, Market, NodeHealth, NodeState, OnPreempt, TimeInForce
 
 START_US = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -54,7 +58,7 @@ class Crowd:
         self.seed = f"{seed:064x}"
         self.count = 0
         self.at_us = START_US
-        self.market = market or make_market()
+        self.market = market or (make_market(provisioning_seconds=25) if ends else make_market())
         self.accepted = self.rejected = 0
         self.codes = set()
         self.buyers = [self.new_id("acct") for _ in range(buyers)]
@@ -70,7 +74,9 @@ class Crowd:
             node, owner = self.new_id("node"), self.owners[number % owners]
             self.nodes[node] = owner
             gpus, fabric = self.dice.choice([2, 4, 8, 8]), self.dice.choice([None, "east", "west"])
-            self.do(CreateNode(node, owner, self.market.id, f"n{number}", gpus, True, fabric))
+            simulated = not ends or number % 2 == 0
+            self.do(CreateNode(node, owner, self.market.id, f"n{number}", gpus, simulated, fabric))
+            self.do(EnrolNode(node, owner))
             self.offer(node)
 
     def new_id(self, prefix):
@@ -102,7 +108,24 @@ class Crowd:
         self.core.run_due(self.at_us)
         for _ in range(self.dice.randint(0, 3)):
             self.act()
+        if self.ends:
+            self.watch()
         self.agents()
+
+    def watch(self):
+        """Nodes fall silent and come back; GPUs are fenced and cleaned."""
+        dice = self.ends
+        for node in sorted(self.nodes):
+            if dice.random() < 0.02:
+                health = dice.choice([NodeHealth.DEGRADED, NodeHealth.DEGRADED, NodeHealth.OFFLINE])
+                self.do(ReportNode(node, health, self.at_us - dice.randint(0, 20) * SECOND))
+            elif self.core.nodes[node].health is not NodeHealth.OK and dice.random() < 0.3:
+                self.do(ReportNode(node, NodeHealth.OK, self.at_us))
+            elif dice.random() < 0.01:
+                gpus = self.core.nodes[node].gpus
+                self.do(FenceGpus(node, self.nodes[node], dice.sample(range(gpus), dice.choice([0, 0, 1]))))
+            elif self.core.nodes[node].state is NodeState.CORDONED and dice.random() < 0.3:
+                self.do(CordonNode(node, self.nodes[node], False, self.core.nodes[node].version))
 
     def act(self):
         dice, roll = self.dice, self.dice.random()

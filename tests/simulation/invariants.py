@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from auction import billing
 from auction.ledger import AVAILABLE, CASH_ACCOUNT, HELD, ledger_account
-from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, LeaseState, TransferCode
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, LeaseState, NodeHealth, TransferCode
 
 
 class Witness:
@@ -19,6 +19,7 @@ class Witness:
         self.bids = {}
         self.notices = {}
         self.lapsed_gpus = {}
+        self.metered_at = {}
         self.ticks = []
         self.event_seq = defaultdict(int)
         self.starts = {}
@@ -77,6 +78,12 @@ class Witness:
             ]
             assert len(used) == len(set(used)), "I25"
             assert all(0 <= gpu < node.gpus for gpu in used)
+            assert not set(used) & set(node.fenced), "nobody runs on a fenced GPU"
+            if node.health is NodeHealth.OFFLINE:
+                assert not used, "a lost node has no leases"
+            if node.alive_until_us is not None:
+                for lease in state.node_leases[node.id].values():
+                    self.check_bill_stops(lease, node.alive_until_us)
         for offer in state.offers.values():
             lent = [x for x in state.offer_leases[offer.id].values() if x.state in LEASE_ON_NODE]
             assert sum(lease.gpu_count for lease in lent) <= offer.gpus, "STYLE 26: GPUs leased <= offered"
@@ -86,6 +93,12 @@ class Witness:
             assert (lease.state is LeaseState.NOTICED) == (lease.notice is not None)
             if lease.notice is not None:
                 assert state.notices[lease.notice].lease == lease.id
+
+    def check_bill_stops(self, lease, alive_until_us):
+        """Nothing more is charged after the last good heartbeat of a node that is late."""
+        if lease.metered_to_s is not None and lease.metered_to_s >= billing.second_of(alive_until_us):
+            key = (lease.id, alive_until_us)
+            assert self.metered_at.setdefault(key, lease.metered) == lease.metered
 
     def check_all(self):
         """What must hold over the whole history."""
