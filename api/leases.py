@@ -11,7 +11,7 @@ from api.fields import Cursor, IdField, PageLimit, WaitSeconds, is_object_id
 from api.paging import page, read_key
 from api.routes import NoBody, NoQuery, route
 from api.wire import AckNoticeBody, LeaseView, NoticeView, lease_view, notice_view
-from auction.commands import AckNotice, ReleaseLease
+from auction.commands import AckNotice, ReleaseLease, TestNotice
 from auction.errors import Rejection
 from auction.model import Notice
 from sql.reads import Key, LeaseRow
@@ -75,6 +75,20 @@ async def release_lease(call: Call[NoBody, NoQuery]) -> Reply[LeaseView]:
         lambda ended: lease_view(ended, call.core.markets[ended.market]),
         absent=absent,
     )
+
+
+@route("POST", "/v1/leases/{lease}/test-notice", scope="bids:write", status=201)
+async def test_lease_notice(call: Call[NoBody, NoQuery]) -> Reply[NoticeView]:
+    """Be interrupted for a test: a real notice on every channel, at no charge of its own.
+
+    The lease ends at `reclaim_at` and is billed until then; its bid stays and wins again like any other.
+    """
+    lease = call.path_part("lease")
+    absent = None
+    if lease not in call.core.leases and is_object_id(lease):
+        row = await call.services.reader.lease(call.account, lease)
+        absent = None if row is None else Rejection("lease_ended", f"the lease is {row.lease.state}")
+    return await call.submit(TestNotice(lease, call.account), notice_view, absent=absent)
 
 
 @route("GET", "/v1/notices", scope="bids:read")

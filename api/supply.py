@@ -108,7 +108,10 @@ async def uncordon_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
 
 @route("POST", "/v1/nodes/{node}/recall", scope="supply:write")
 async def recall_node(call: Call[RecallNodeBody, NoQuery]) -> Reply[RecallView]:
-    """Take a node back: its offers are withdrawn and its leases get their notice."""
+    """Take a node back: its offers are withdrawn and its leases get their notice.
+
+    With `preview` it only lists the leases that would be hit.
+    """
     command = RecallNode(
         call.path_part("node"), call.account, call.body.notice_seconds, call.expected_version()
     )
@@ -121,6 +124,8 @@ async def recall_node(call: Call[RecallNodeBody, NoQuery]) -> Reply[RecallView]:
             [notice_view(notice) for notice in recalled.notices],
         )
 
+    if call.body.preview:
+        return call.reply(view(call.core.preview_recall(command)))
     return await call.submit(command, view)
 
 

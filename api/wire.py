@@ -236,6 +236,7 @@ class LeaseView(Struct, frozen=True):
     notice: str | None
     connect: dict[str, str]
     cost: str
+    refunded: str  # of the cost, for a promise that its owner or its node broke
     currency: str
     gpu_seconds: int
     version: int
@@ -345,6 +346,7 @@ def lease_view(lease: Lease, market: MarketHead) -> LeaseView:
         notice=lease.notice,
         connect=lease.connect,
         cost=format_microusd(lease.metered),
+        refunded=format_microusd(lease.refunded),
         currency=CURRENCY,
         gpu_seconds=lease.gpu_seconds,
         version=lease.version,

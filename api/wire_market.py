@@ -40,6 +40,7 @@ class MarketView(Struct, frozen=True):
     handicap_bps: int
     fee_bps: int
     provisioning_seconds: int
+    stagger_share_bps: int | None
     refine_below_bids: int
     price_position_bps: int | None
     currency: str
@@ -70,6 +71,7 @@ class CreateMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
     handicap_bps: Annotated[int, Meta(ge=0, le=100_000)] = 1_000
     fee_bps: Annotated[int, Meta(ge=0, le=5_000)] = 500
     provisioning_seconds: Annotated[int, Meta(ge=1, le=7_200)] = 600
+    stagger_share_bps: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     refine_below_bids: Annotated[int, Meta(ge=0, le=10_000)] = 200
     price_position_bps: Annotated[int, Meta(ge=0, le=10_000)] | None = None
 
@@ -166,6 +168,7 @@ def market_view(market: Market) -> MarketView:
         handicap_bps=market.handicap_bps,
         fee_bps=market.fee_bps,
         provisioning_seconds=market.provisioning_seconds,
+        stagger_share_bps=market.stagger_share_bps,
         refine_below_bids=market.refine_below_bids,
         price_position_bps=market.price_position_bps,
         currency=CURRENCY,
@@ -227,6 +230,7 @@ def make_market(body: CreateMarketBody, *, is_demo: bool, now_us: int) -> Market
         is_demo=is_demo,
         created_at_us=now_us,
         provisioning_seconds=body.provisioning_seconds,
+        stagger_share_bps=body.stagger_share_bps,
         refine_below_bids=body.refine_below_bids,
         price_position_bps=body.price_position_bps,
     )

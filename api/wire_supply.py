@@ -42,9 +42,10 @@ class NodeReliability(Struct, frozen=True):
 
 
 class RecallNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """Left out: the notice that each offer promised."""
+    """Left out: the notice that each offer promised. A `preview` only lists what it would hit."""
 
     notice_seconds: NoticeSeconds | None = None
+    preview: bool = False
 
 
 class NodeView(Struct, frozen=True):

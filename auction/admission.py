@@ -319,6 +319,8 @@ def new_market(state: State, venue: Market) -> None:
             "market_invalid",
             f"refine_below_bids is 0..{LIVE_BIDS_PER_MARKET_MAX} and price_position_bps 0..{BASIS_POINTS}",
         )
+    if not (venue.stagger_share_bps is None or 1 <= venue.stagger_share_bps <= BASIS_POINTS):
+        raise Rejection("market_invalid", f"stagger_share_bps is 1..{BASIS_POINTS}")
     timing(venue.tick_seconds, venue.notice_seconds, venue.settlement_seconds)
 
 

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from auction import admission, billing, leases
-from auction.commands import AckNotice, AmendBid, CancelBid, PlaceBid, ReleaseLease
+from auction.commands import AckNotice, AmendBid, CancelBid, PlaceBid, ReleaseLease, TestNotice
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
 from auction.ids import arrival_hash
@@ -203,6 +203,25 @@ def release(state: State, command: ReleaseLease) -> Lease:
         leases.end(state, lease, EndReason.RELEASED)
     leases.start_pending(state, market_id)
     return lease
+
+
+def test_notice(state: State, command: TestNotice) -> Notice:
+    """Give a running lease a notice at its tenant's wish; its bid queues again as after any other."""
+    lease = admission.own_lease(state, command.lease, command.account)
+    if lease.state is not LeaseState.RUNNING:
+        raise Rejection("invalid_transition", f"a {lease.state.value} lease cannot be given a notice")
+    market = state.markets[lease.market]
+    notice = leases.issue_notice(
+        state,
+        lease,
+        EndReason.TEST,
+        notice_seconds=market.notice_seconds,
+        old_price=state.books[market.id].prices[-1][1],
+        price=market.price,
+        keep_price=None,
+    )
+    state.books[market.id].is_dirty = True
+    return notice
 
 
 def acknowledge(state: State, command: AckNotice) -> Notice:

@@ -9,8 +9,16 @@ while the rest of the hold still pays for the notice.
 
 from heapq import heappop, heappush
 
-from auction.ledger import plan_hold, plan_release, plan_settlement
-from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, Bid, Lease, Market, Usage
+from auction.ledger import (
+    EARNING,
+    FEES_ACCOUNT,
+    ledger_account,
+    plan_hold,
+    plan_refund,
+    plan_release,
+    plan_settlement,
+)
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, Bid, EndReason, Lease, Market, Usage
 from auction.state import State
 from auction.units import (
     MICROSECONDS_PER_SECOND,
@@ -22,6 +30,7 @@ from auction.units import (
 )
 
 HOLD_MARGIN_S = 10
+FREE_SECONDS = 600  # of a lease that its owner or its node ends
 # A second is settled once its node has been heard of since: a node is known to be late before that.
 HEARTBEAT_LAG_S = 20
 # Prices are remembered for settlements that wait for a heartbeat, which may be missing for a minute.
@@ -179,10 +188,10 @@ def _record(state: State, lease: Lease, from_s: int, to_s: int, price: Price) ->
     state.touch(lease)
 
 
-def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> None:
+def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> Amount:
     """Meter up to `metered_to_s` and post what is owed: from the hold to the owner and the operator.
 
-    `to_s` is when the next settlement's interval begins.
+    `to_s` is when the next settlement's interval begins. Returns what was charged.
     """
     if lease.metered_to_s is not None and metered_to_s > lease.metered_to_s:
         meter(state, lease, metered_to_s)
@@ -190,7 +199,7 @@ def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> None:
     lease.settled_to_s = to_s
     state.touch(lease)
     if amount == 0:
-        return
+        return amount
     assert lease.metered_to_s is not None
     bid = state.bids[lease.bid]
     assert amount <= bid.held, "what is metered is held"
@@ -208,6 +217,35 @@ def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> None:
     bid.spent = Amount(bid.spent + amount)
     lease.settled = lease.metered
     state.touch(bid)
+    return amount
+
+
+def refund(state: State, lease: Lease, reason: EndReason, last_charge: Amount) -> None:
+    """Give back what a broken promise costs whoever broke it, by the declared rule.
+
+    A node that is lost forfeits the last interval (R8). Whoever is sent away by its owner or its node in
+    its first ten minutes has paid for nothing.
+    """
+    if reason not in (EndReason.NODE_LOST, EndReason.OFFER_WITHDRAWN) or lease.started_at_us is None:
+        return
+    assert lease.ended_at_us is not None
+    is_young = lease.ended_at_us - lease.started_at_us < FREE_SECONDS * MICROSECONDS_PER_SECOND
+    amount = lease.settled if is_young else last_charge if reason is EndReason.NODE_LOST else Amount(0)
+    if amount == 0:
+        return
+    owner_number = state.accounts[lease.owner].number
+    for transfer in plan_refund(
+        state.accounts[lease.account].number,
+        owner_number,
+        amount,
+        fee_bps=state.markets[lease.market].fee_bps,
+        earning=Amount(state.balances[ledger_account(owner_number, EARNING)]),
+        fees=Amount(state.balances[FEES_ACCOUNT]),
+        lease=lease.id,
+    ):
+        state.transfer(transfer)
+    lease.refunded = amount
+    state.touch(lease)
 
 
 def settle_due(state: State, market: Market, to_s: int) -> list[Bid]:

@@ -31,7 +31,7 @@ from auction.model import (
     Tick,
 )
 from auction.state import State
-from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
+from auction.units import BASIS_POINTS, MICROSECONDS_PER_SECOND, Amount, Price
 from matching.packing import Fill, OfferUnits, place
 from matching.types import Clearing, Outcome, Reason
 
@@ -39,6 +39,8 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 # Reasons that the auction itself gave, and can take back at a later tick.
 REVOCABLE = frozenset({EndReason.OUTBID, EndReason.MOVED})
+STAGGER_WAVES_MAX = 10
+STAGGER_SECONDS_MAX = 1_800  # longest notice that staggering gives
 _KEEP_ORDER = {LeaseState.RUNNING: 0, LeaseState.STARTING: 1, LeaseState.NOTICED: 2}
 
 
@@ -255,10 +257,10 @@ def _apply_transitions(
     for (_, seq), gpus in placed.items():
         sold[seq] = sold.get(seq, 0) + gpus
     book.idle = [(Price(unit.reserve), unit.gpus - sold.get(unit.number, 0)) for unit in units]
-    preempted = 0
+    losses = _Losses(state, market, price, old_price)
     for key in sorted(current):
-        loss = _Loss(state, market, price, old_price, bids[key[0]])
-        preempted += _settle_place(state, current[key], placed.get(key, 0), loss)
+        _settle_place(state, current[key], placed.get(key, 0), losses)
+    preempted = losses.issue_notices(sum(unit.gpus for unit in units))
     for key in sorted(placed):
         live = sum(
             lease.gpu_count
@@ -276,46 +278,71 @@ def _units_of(state: State, offer: Offer) -> OfferUnits:
     return OfferUnits(offer.gross_reserve, offer.seq, gpus, node.id, domain_of(node))
 
 
-class _Loss:
-    """How a lease of this bid is lost at this tick."""
+class _Losses:
+    """The leases that one tick takes, and the notices that tell them."""
 
-    def __init__(
-        self, state: State, market: Market, price: Price | None, old_price: Price | None, bid: Bid
-    ) -> None:
-        self.state = state
-        self.market = market
-        self.price = price
-        self.old_price = old_price
-        # Still awarded as much as it has: the auction only wants it somewhere else.
-        self.reason = EndReason.MOVED if bid.awarded_gpus >= bid.filled_gpus else EndReason.OUTBID
+    def __init__(self, state: State, market: Market, price: Price | None, old_price: Price | None) -> None:
+        self._state = state
+        self._market = market
+        self._price = price
+        self._old_price = old_price
+        self._reasons: dict[str, EndReason] = {}  # by bid, as it stood before this tick took anything
+        self._running: list[tuple[Lease, Price]] = []  # with the price that each goes on paying
 
-    def __call__(self, lease: Lease, frozen: Price | None = None) -> int:
-        """Take the lease's GPUs: by notice if it runs. Returns the GPUs newly under notice.
+    def add(self, lease: Lease, frozen: Price | None = None) -> None:
+        """Take the lease's GPUs: by a notice if it runs, at once if it has not started.
 
         `frozen` is the price of a notice that it was under until this moment: it goes on paying that.
         """
         if lease.state is LeaseState.NOTICED:
-            return 0
+            return
         if lease.state is not LeaseState.RUNNING:
-            leases.end(self.state, lease, self.reason)
-            return 0
-        old_price = self.old_price if frozen is None else frozen
-        assert old_price is not None, "a running lease has a price"
-        leases.issue_notice(
-            self.state,
-            lease,
-            self.reason,
-            notice_seconds=self.market.notice_seconds,
-            old_price=old_price,
-            price=self.price,
-            keep_price=self.state.books[self.market.id].entry_price,
-        )
-        return lease.gpu_count
+            leases.end(self._state, lease, self._reason(lease))
+            return
+        price = self._old_price if frozen is None else frozen
+        assert price is not None, "a running lease has a price"
+        self._reason(lease)
+        self._running.append((lease, price))
+
+    def issue_notices(self, offered_gpus: int) -> int:
+        """Tell all who lose GPUs; return how many GPUs.
+
+        Where a market staggers (R8), at most a share of its GPUs is handed over in one notice length: who
+        ranks lowest goes first, the others get a notice that is so many lengths longer.
+        """
+        market, state = self._market, self._state
+        share_bps = market.stagger_share_bps
+        cap = max(1, offered_gpus * (share_bps or BASIS_POINTS) // BASIS_POINTS)
+        total = 0
+        for lease, price in sorted(self._running, key=self._goes_first):
+            wave = total // cap if share_bps is not None else 0
+            notice_seconds = market.notice_seconds * (1 + min(wave, STAGGER_WAVES_MAX - 1))
+            leases.issue_notice(
+                state,
+                lease,
+                self._reason(lease),
+                notice_seconds=max(market.notice_seconds, min(notice_seconds, STAGGER_SECONDS_MAX)),
+                old_price=price,
+                price=self._price,
+                keep_price=state.books[market.id].entry_price,
+            )
+            total += lease.gpu_count
+        return total
+
+    def _goes_first(self, loss: tuple[Lease, Price]) -> tuple[int, int, str]:
+        """The lowest rank: the lowest limit, then the latest arrival (R4)."""
+        bid = self._state.bids[loss[0].bid]
+        return bid.limit, -bid.seq, loss[0].id
+
+    def _reason(self, lease: Lease) -> EndReason:
+        """Still awarded as much as it had: the auction only wants it somewhere else."""
+        bid = self._state.bids[lease.bid]
+        reason = EndReason.MOVED if bid.awarded_gpus >= bid.filled_gpus else EndReason.OUTBID
+        return self._reasons.setdefault(bid.id, reason)
 
 
-def _settle_place(state: State, present: list[Lease], target: int, lose: _Loss) -> int:
+def _settle_place(state: State, present: list[Lease], target: int, losses: _Losses) -> None:
     """Keep `target` GPUs of the leases that one bid has on one offer, lose the rest."""
-    preempted = 0
     on_node = [lease for lease in present if lease.state is not LeaseState.PENDING]
     on_node.sort(key=lambda lease: (_KEEP_ORDER[lease.state], lease.awarded_at_us, lease.id))
     for lease in on_node:
@@ -324,24 +351,23 @@ def _settle_place(state: State, present: list[Lease], target: int, lose: _Loss) 
             if lease.state is LeaseState.NOTICED:
                 leases.withdraw_notice(state, lease)  # what still goes gets a full notice of its own
             part = leases.split(state, lease, lease.gpu_count - target)
-            preempted += lose(part, frozen)
+            losses.add(part, frozen)
             target = 0
         elif lease.gpu_count <= target:
             if lease.state is LeaseState.NOTICED:
                 leases.withdraw_notice(state, lease)
             target -= lease.gpu_count
         else:
-            preempted += lose(lease)
+            losses.add(lease)
     for lease in sorted(
         (lease for lease in present if lease.state is LeaseState.PENDING), key=lambda lease: lease.id
     ):
         if target == 0:
-            leases.end(state, lease, lose.reason)
+            losses.add(lease)
         else:
             if lease.gpu_count > target:
                 leases.shrink_pending(state, lease, target)
             target -= lease.gpu_count
-    return preempted
 
 
 def _reason_of(state: State, lease: Lease) -> EndReason:

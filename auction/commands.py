@@ -79,6 +79,15 @@ class AckNotice(Struct, frozen=True, tag=True):
     ready: bool
 
 
+class TestNotice(Struct, frozen=True, tag=True):
+    """The tenant wants to be interrupted as if it had been outbid: a drill of its own handlers."""
+
+    __test__ = False  # pytest, this is not yours
+
+    lease: str
+    account: str
+
+
 class CreateNode(Struct, frozen=True, tag=True):
     node: str
     account: str
@@ -230,6 +239,7 @@ Command = (
     | CancelAfter
     | ReleaseLease
     | AckNotice
+    | TestNotice
     | CreateNode
     | EnrolNode
     | CordonNode

@@ -53,6 +53,7 @@ from auction.commands import (
     SetMarketStatus,
     SetMarketTiming,
     Sweep,
+    TestNotice,
     WithdrawOffer,
     encode_command,
 )
@@ -92,6 +93,7 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     CancelAfter: lifetime.cancel_after,
     ReleaseLease: bidding.release,
     AckNotice: bidding.acknowledge,
+    TestNotice: bidding.test_notice,
     CreateNode: supply.create_node,
     EnrolNode: supply.enrol_node,
     CordonNode: supply.cordon_node,
@@ -296,6 +298,11 @@ class Core:
             _cumulate(demand, sorted(demand, reverse=True)[:levels]),
             _cumulate(supply_, sorted(supply_)[:levels]),
         )
+
+    def preview_recall(self, command: RecallNode) -> Recalled:
+        """List the leases that a recall would hit. Raises the Rejection that it would meet."""
+        node, _ = supply.check_recall(self._state, command)
+        return Recalled(node, supply.leases_of_node(self._state, node), [])
 
     def why_not(self, bid_id: str) -> Explanation | None:
         """Say why the last tick did not give a bid (more of) its GPUs, and what would win them now.

@@ -204,17 +204,19 @@ def end(state: State, lease: Lease, reason: EndReason) -> None:
     However late we are, nobody is billed beyond the end that was promised: that is when it ended.
     """
     ended_at_us = max(_promised_end_us(state, lease), lease.started_at_us or lease.awarded_at_us)
+    last_charge = Amount(0)
     if lease.state in LEASE_BILLED and reason in PREEMPTIONS and state.nodes[lease.node].alive_until_us:
         reason = EndReason.NODE_LOST  # it fell silent before it could be handed over
     if lease.state in LEASE_BILLED:
         assert lease.metered_to_s is not None
         ended_at_us = max(ended_at_us, lease.metered_to_s * MICROSECONDS_PER_SECOND)
         end_s = billing.second_of(ended_at_us)
-        billing.settle(state, lease, end_s, metered_to_s=end_s)
+        last_charge = billing.settle(state, lease, end_s, metered_to_s=end_s)
     if lease.notice is not None:
         _close_notice(state, state.notices[lease.notice], NoticeState.DONE)
     lease.end_reason = reason
     lease.ended_at_us = ended_at_us
+    billing.refund(state, lease, reason, last_charge)
     _move(state, lease, LeaseState.ENDED)
     state.drop_lease(lease)
     bid = state.bids[lease.bid]

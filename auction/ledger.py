@@ -55,6 +55,32 @@ def plan_release(number: int, amount: Amount, bid: str) -> Transfer:
     return Transfer(TransferCode.RELEASE, held, available, amount, bid, 0)
 
 
+def plan_refund(
+    buyer_number: int,
+    owner_number: int,
+    amount: Amount,
+    *,
+    fee_bps: int,
+    earning: Amount,
+    fees: Amount,
+    lease: str,
+) -> list[Transfer]:
+    """Give a charge back: the owner its net, the operator its fee, and cash what they no longer have."""
+    available = ledger_account(buyer_number, AVAILABLE)
+    fee = min(fee_share(amount, fee_bps), fees)
+    net = min(amount - fee, earning)
+    parts = (
+        (ledger_account(owner_number, EARNING), net),
+        (FEES_ACCOUNT, fee),
+        (CASH_ACCOUNT, amount - fee - net),
+    )
+    return [
+        Transfer(TransferCode.REFUND, account, available, Amount(part), lease, 0)
+        for account, part in parts
+        if part > 0
+    ]
+
+
 def plan_settlement(
     buyer_number: int, owner_number: int, amount: Amount, *, fee_bps: int, lease: str, interval_end_s: int
 ) -> list[Transfer]:

@@ -111,6 +111,7 @@ class EndReason(StrEnum):
     MAX_SPEND = "max_spend"
     MOVED = "moved"
     OPERATOR = "operator"
+    TEST = "test"  # the tenant asked to be interrupted
 
 
 class NoticeState(StrEnum):
@@ -135,6 +136,7 @@ class TransferCode(StrEnum):
     RELEASE = "release"
     CHARGE = "charge"
     FEE = "fee"
+    REFUND = "refund"
 
 
 class Account(Struct):
@@ -185,6 +187,7 @@ class Market(Struct):
     is_demo: bool
     created_at_us: int
     refine_below_bids: int = 200  # X7: with fewer live bids the market is cleared more thoroughly; 0 = never
+    stagger_share_bps: int | None = None  # of its GPUs handed over in one notice length at most (R8)
     provisioning_seconds: int = 600  # what a node may take to start a lease
     price_position_bps: int | None = None  # X8: where the price lies between low and high; None: R6
     status: MarketStatus = MarketStatus.OPEN
@@ -298,6 +301,7 @@ class Lease(Struct):
     carry: int = 0  # remainder of the metering, 0..3599
     metered: Amount = Amount(0)  # of all usage rows
     settled: Amount = Amount(0)  # of all posted charges
+    refunded: Amount = Amount(0)  # of what it settled, for a promise that was broken
     settled_to_s: int | None = None
     gpu_seconds: int = 0
     drained_at_us: int | None = None

@@ -136,6 +136,23 @@ def withdraw_offer(state: State, command: WithdrawOffer) -> Offer:
 
 def recall(state: State, command: RecallNode) -> Recalled:
     """Take a node back: every lease on it gets the notice that its offer promised, or a longer one."""
+    node, offers = check_recall(state, command)
+    hit = leases_of_node(state, node)
+    notices: list[Notice] = []
+    for offer in offers:
+        seconds = offer.notice_seconds if command.notice_seconds is None else command.notice_seconds
+        notices += clearing.withdraw_offer(state, offer, seconds)
+    node.version += 1
+    state.touch(node)
+    return Recalled(node, hit, notices)
+
+
+def leases_of_node(state: State, node: Node) -> list[Lease]:
+    return sorted(state.node_leases[node.id].values(), key=lambda lease: lease.id)
+
+
+def check_recall(state: State, command: RecallNode) -> tuple[Node, list[Offer]]:
+    """Check a recall; return the node and the offers that it withdraws."""
     node = admission.own_node(state, command.node, command.account, command.expected_version)
     offers = sorted(
         (
@@ -155,11 +172,4 @@ def recall(state: State, command: RecallNode) -> Recalled:
             f"..{admission.NOTICE_SECONDS_MAX}",
             pointer="/notice_seconds",
         )
-    hit = sorted(state.node_leases[node.id].values(), key=lambda lease: lease.id)
-    notices: list[Notice] = []
-    for offer in offers:
-        seconds = offer.notice_seconds if command.notice_seconds is None else command.notice_seconds
-        notices += clearing.withdraw_offer(state, offer, seconds)
-    node.version += 1
-    state.touch(node)
-    return Recalled(node, hit, notices)
+    return node, offers

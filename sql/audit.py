@@ -134,6 +134,7 @@ _SQL_CHECKS = (
     _Check("30_journal_causes"),
     _Check("32_events_gapless"),
     _Check("33_offers_kept"),
+    _Check("34_refunds"),
 )
 
 

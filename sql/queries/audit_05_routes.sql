@@ -6,9 +6,11 @@ SELECT t.id, t.code, t.reference, t.debit_account, t.credit_account, buyer.numbe
         WHEN 'release' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8 + 1, buyer.number * 8)
         WHEN 'charge' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8 + 1, owner.number * 8 + 2)
         WHEN 'fee' THEN (t.debit_account, t.credit_account) <> (buyer.number * 8 + 1, 5)
+        WHEN 'refund' THEN t.credit_account <> buyer.number * 8
+            OR t.debit_account NOT IN (owner.number * 8 + 2, 5, 4)
     END IS NOT FALSE AS is_bad
 FROM transfers t
 LEFT JOIN bids b ON b.id = t.reference AND t.code IN ('hold', 'release')
-LEFT JOIN leases l ON l.id = t.reference AND t.code IN ('charge', 'fee')
+LEFT JOIN leases l ON l.id = t.reference AND t.code IN ('charge', 'fee', 'refund')
 LEFT JOIN accounts buyer ON buyer.id = coalesce(b.account, l.account)
 LEFT JOIN accounts owner ON owner.id = l.owner

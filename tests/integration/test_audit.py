@@ -336,6 +336,7 @@ CORRUPTIONS: list[tuple[str, str]] = [
     ("32_events_gapless", "DELETE FROM events WHERE account = 'buyer' AND account_seq = 1"),
     ("32_events_gapless", "UPDATE accounts SET event_seq = 3 WHERE id = 'owner'"),
     ("33_offers_kept", "UPDATE offers SET gpus = 1"),
+    ("34_refunds", "UPDATE leases SET refunded = 1 WHERE settled > 0"),
 ]
 # fmt: on
 

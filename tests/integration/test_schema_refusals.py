@@ -111,6 +111,12 @@ MONEY: list[Any] = [
     (BALANCE + "(80, 0, 0, false)", "ledger_balances_floor"),
     ("UPDATE bids SET status = 'cancelled', filled_gpus = 0", "bids_final_hold_released"),
     ("UPDATE bids SET status = 'exhausted', filled_gpus = 0", "bids_final_hold_released"),
+    ("UPDATE leases SET refunded = 21", "leases_refund_bounded"),
+    (
+        TRANSFER + "(0, 2, 0, 'refund', 18, 8, 1, 'l', 0, 0), (0, 2, 1, 'refund', 18, 8, 1, 'l', 0, 0)",
+        "refunded_once",
+    ),
+    ("UPDATE markets SET stagger_share_bps = 0", "markets_stagger"),
     ("UPDATE nodes SET health = 'degraded'", "nodes_last_sign_of_life"),
     ("UPDATE nodes SET alive_until_us = 1", "nodes_last_sign_of_life"),
     ("UPDATE nodes SET health = 'well', alive_until_us = 1", "nodes_health_known"),

@@ -28,6 +28,7 @@ from auction.commands import (
     ReportLease,
     ReportNode,
     SetMarketTiming,
+    TestNotice,
     WithdrawOffer,
 )
 from auction.errors import Rejection
@@ -58,7 +59,8 @@ class Crowd:
         self.seed = f"{seed:064x}"
         self.count = 0
         self.at_us = START_US
-        self.market = market or (make_market(provisioning_seconds=25) if ends else make_market())
+        settings = {"provisioning_seconds": 25, "stagger_share_bps": 1_500} if ends else {}
+        self.market = market or make_market(**settings)
         self.accepted = self.rejected = 0
         self.codes = set()
         self.buyers = [self.new_id("acct") for _ in range(buyers)]
@@ -110,6 +112,9 @@ class Crowd:
             self.act()
         if self.ends:
             self.watch()
+            lease = self.pick(self.core.leases)
+            if lease is not None and self.ends.random() < 0.03:
+                self.do(TestNotice(lease.id, lease.account))
         self.agents()
 
     def watch(self):

@@ -102,18 +102,23 @@ class Witness:
 
     def check_all(self):
         """What must hold over the whole history."""
-        charged = defaultdict(int)
+        charged, refunded = defaultdict(int), defaultdict(int)
         balances = defaultdict(int)
         for transfer in self.transfers:
             balances[transfer.debit] -= transfer.amount
             balances[transfer.credit] += transfer.amount
             if transfer.code in (TransferCode.CHARGE, TransferCode.FEE):
                 charged[transfer.reference] += transfer.amount
+            elif transfer.code is TransferCode.REFUND:
+                refunded[transfer.reference] += transfer.amount
         state = self.core._state
         assert {k: v for k, v in balances.items() if v} == {k: v for k, v in state.balances.items() if v}
         for lease in self.leases.values():
             rows = self.usage[lease.id]
             assert charged[lease.id] == lease.settled
+            assert refunded[lease.id] == lease.refunded <= lease.settled
+            if lease.refunded:
+                assert lease.end_reason in ("node_lost", "offer_withdrawn")
             assert sum(row.amount for row in rows) == lease.metered
             for before, after in itertools.pairwise(rows):
                 assert before.to_s == after.from_s and before.carry_out == after.carry_in, "I26"
