@@ -59,6 +59,11 @@ PROBLEMS: dict[str, Kind] = {
         409, "The first request still runs", "Send it again in a moment.", is_retryable=True
     ),
     "bid_final": Kind(409, "The bid has ended", "Place a new bid."),
+    "payout_above_earning": Kind(
+        409, "More than is earned", "`available` is what you have earned and not asked for yet."
+    ),
+    "payout_limit_reached": Kind(409, "Too many open payouts", "Wait until one is paid."),
+    "payout_closed": Kind(409, "The payout is closed", "It is paid or failed; ask for a new one."),
     "bid_lapsed": Kind(409, "The bid's last tick is over", "It keeps what it has; place a new bid for more."),
     "bid_limit_reached": Kind(409, "Too many live bids", "Cancel bids of this market first."),
     "self_trade": Kind(409, "Both sides of one market", "One account either bids or offers in a market."),

@@ -18,7 +18,7 @@ from api.fields import (
     format_instant,
     format_instant_or_none,
 )
-from auction.model import Account, ApiKey
+from auction.model import Account, ApiKey, Payout
 from auction.state import Balance
 from auction.units import format_microusd
 
@@ -85,6 +85,47 @@ class DepositView(Struct, frozen=True):
     balance: BalanceView
 
 
+class AdjustBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`credit` gives to the account, `debit` takes from it; `reason` stays in the journal."""
+
+    account: IdField
+    direction: Literal["credit", "debit"]
+    amount: AmountField
+    reason: NameField
+    balance: Literal["available", "earning"] = "available"
+
+
+class AdjustmentView(Struct, frozen=True):
+    id: str
+    account: str
+    direction: str
+    amount: str
+    currency: str
+    reason: str
+    balance: BalanceView
+
+
+class PayoutBody(Struct, frozen=True, forbid_unknown_fields=True):
+    amount: AmountField
+
+
+class ClosePayoutBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`reference` names the payment, or says why there was none."""
+
+    reference: ReferenceField | None = None
+
+
+class PayoutView(Struct, frozen=True):
+    id: str
+    account: str
+    amount: str
+    currency: str
+    state: str
+    reference: str
+    created_at: str
+    closed_at: str | None
+
+
 class CreateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: NameField
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=11)]
@@ -124,6 +165,19 @@ def balance_view(balance: Balance, owed: int) -> BalanceView:
         earning=format_microusd(balance.earning),
         payable=format_microusd(balance.payable),
         currency=CURRENCY,
+    )
+
+
+def payout_view(payout: Payout) -> PayoutView:
+    return PayoutView(
+        id=payout.id,
+        account=payout.account,
+        amount=format_microusd(payout.amount),
+        currency=CURRENCY,
+        state=payout.state,
+        reference=payout.reference,
+        created_at=format_instant(payout.created_at_us),
+        closed_at=format_instant_or_none(payout.closed_at_us),
     )
 
 

@@ -5,10 +5,13 @@ import msgspec
 from auction import admission, billing
 from auction.clearing import genesis_digest
 from auction.commands import (
+    Adjust,
+    ClosePayout,
     CreateAccount,
     CreateKey,
     CreateMarket,
     Deposit,
+    RequestPayout,
     RevokeKey,
     SetAccountState,
     SetMarketStatus,
@@ -16,12 +19,22 @@ from auction.commands import (
 )
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
-from auction.ledger import plan_deposit
-from auction.model import BID_FINAL, Account, ApiKey, Market, MarketStatus
+from auction.ledger import (
+    AVAILABLE,
+    EARNING,
+    ledger_account,
+    plan_adjustment,
+    plan_deposit,
+    plan_payout,
+    plan_payout_end,
+)
+from auction.model import BID_FINAL, Account, ApiKey, Market, MarketStatus, Payout, PayoutState
 from auction.state import Balance, State
-from auction.units import MICROSECONDS_PER_SECOND
+from auction.units import MICROSECONDS_PER_SECOND, Amount
 
 ACCOUNTS_MAX = 1_000_000
+OPEN_PAYOUTS_MAX = 16  # of one account
+ADJUSTABLE = {"available": AVAILABLE, "earning": EARNING}
 ROLES = ("buyer", "owner", "operator")
 
 
@@ -77,6 +90,70 @@ def deposit(state: State, command: Deposit) -> Balance:
     balance = state.balance(account)
     state.emit(EventKind.BALANCE_DEPOSITED, balance, account=account.id)
     return balance
+
+
+def adjust(state: State, command: Adjust) -> Balance:
+    """Correct a balance, never below zero. The journal and the event keep the reason."""
+    account = _known(state, command.account)
+    admission.amount(Amount(abs(command.amount)))
+    if command.balance not in ADJUSTABLE:
+        raise Rejection("state_unknown", "balance is available or earning", pointer="/balance")
+    code = ADJUSTABLE[command.balance]
+    there = state.balances[ledger_account(account.number, code)]
+    if there + command.amount < 0:
+        raise Rejection(
+            "insufficient_funds",
+            f"{command.balance} is {there} microusd",
+            required=Amount(-command.amount),
+            available=Amount(there),
+        )
+    state.transfer(plan_adjustment(account.number, code, command.amount, command.adjustment))
+    balance = state.balance(account)
+    state.emit(EventKind.BALANCE_ADJUSTED, balance, account=account.id)
+    return balance
+
+
+def request_payout(state: State, command: RequestPayout) -> Payout:
+    """Set an owner's earnings aside; the operator pays them."""
+    account = admission.open_account(state, command.account, "owner")
+    admission.amount(command.amount)
+    earning = Amount(state.balances[ledger_account(account.number, EARNING)])
+    if command.amount > earning:
+        raise Rejection(
+            "payout_above_earning",
+            f"{earning} microusd are earned",
+            pointer="/amount",
+            required=command.amount,
+            available=earning,
+        )
+    open_count = sum(payout.account == account.id for payout in state.payouts.values())
+    if open_count >= OPEN_PAYOUTS_MAX:
+        raise Rejection("payout_limit_reached", f"{OPEN_PAYOUTS_MAX} open payouts at most")
+    payout = Payout(command.payout, account.id, command.amount, PayoutState.CREATED, "", state.now_us)
+    state.payouts[payout.id] = payout
+    state.transfer(plan_payout(account.number, payout.amount, payout.id))
+    state.touch(payout)
+    state.emit(EventKind.PAYOUT_CREATED, payout, account=account.id)
+    return payout
+
+
+def close_payout(state: State, command: ClosePayout) -> Payout:
+    payout = state.payouts.get(command.payout)
+    if payout is None:
+        raise NotFound("payout")
+    if command.state not in (PayoutState.PAID, PayoutState.FAILED):
+        raise Rejection("state_unknown", "state is paid or failed", pointer="/state")
+    payout.state = PayoutState(command.state)
+    payout.reference = command.reference
+    payout.closed_at_us = state.now_us
+    number = state.accounts[payout.account].number
+    is_paid = payout.state is PayoutState.PAID
+    state.transfer(plan_payout_end(number, payout.amount, payout.id, is_paid=is_paid))
+    del state.payouts[payout.id]
+    state.touch(payout)
+    kind = EventKind.PAYOUT_PAID if is_paid else EventKind.PAYOUT_FAILED
+    state.emit(kind, payout, account=payout.account)
+    return payout
 
 
 def create_market(state: State, command: CreateMarket) -> Market:

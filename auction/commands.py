@@ -202,6 +202,30 @@ class Deposit(Struct, frozen=True, tag=True):
     reference: str = ""
 
 
+class Adjust(Struct, frozen=True, tag=True):
+    """The operator corrects a balance: a transfer against cash, with its reason."""
+
+    adjustment: str
+    account: str
+    balance: str  # available | earning
+    amount: Amount  # above zero to the account, below zero from it
+    reason: str
+
+
+class RequestPayout(Struct, frozen=True, tag=True):
+    payout: str
+    account: str
+    amount: Amount
+
+
+class ClosePayout(Struct, frozen=True, tag=True):
+    """The operator has paid, or could not."""
+
+    payout: str
+    state: str  # paid | failed
+    reference: str = ""
+
+
 class CreateMarket(Struct, frozen=True, tag=True):
     market: Market
 
@@ -255,6 +279,9 @@ Command = (
     | CreateKey
     | RevokeKey
     | Deposit
+    | Adjust
+    | RequestPayout
+    | ClosePayout
     | CreateMarket
     | SetMarketStatus
     | SetMarketTiming

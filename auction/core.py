@@ -27,11 +27,13 @@ from auction import (
 from auction.bidding import PlacedBid
 from auction.commands import (
     AckNotice,
+    Adjust,
     AmendBid,
     AmendOffer,
     CancelAfter,
     CancelBid,
     ClearMarket,
+    ClosePayout,
     Command,
     CordonNode,
     CreateAccount,
@@ -48,6 +50,7 @@ from auction.commands import (
     ReleaseLease,
     ReportLease,
     ReportNode,
+    RequestPayout,
     RevokeKey,
     SetAccountState,
     SetMarketStatus,
@@ -109,6 +112,9 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     CreateKey: accounts.create_key,
     RevokeKey: accounts.revoke_key,
     Deposit: accounts.deposit,
+    Adjust: accounts.adjust,
+    RequestPayout: accounts.request_payout,
+    ClosePayout: accounts.close_payout,
     CreateMarket: accounts.create_market,
     SetMarketStatus: accounts.set_market_status,
     SetMarketTiming: accounts.set_market_timing,
@@ -146,6 +152,7 @@ class Core:
             state.add_lease(lease)
         for notice in live.notices:
             state.add_notice(notice)
+        state.payouts.update({payout.id: payout for payout in live.payouts})
         for offer in live.offers:
             if offer.status is not OfferStatus.WITHDRAWING:
                 listing.restore_offer(state, offer)

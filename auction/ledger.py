@@ -43,6 +43,26 @@ def plan_deposit(number: int, amount: Amount, deposit: str) -> Transfer:
     return Transfer(TransferCode.DEPOSIT, CASH_ACCOUNT, available, amount, deposit, 0)
 
 
+def plan_adjustment(number: int, code: int, amount: int, adjustment: str) -> Transfer:
+    """Correct a balance against cash: above zero to the account, below zero from it."""
+    account = ledger_account(number, code)
+    debit, credit = (CASH_ACCOUNT, account) if amount > 0 else (account, CASH_ACCOUNT)
+    return Transfer(TransferCode.ADJUSTMENT, debit, credit, Amount(abs(amount)), adjustment, 0)
+
+
+def plan_payout(number: int, amount: Amount, payout: str) -> Transfer:
+    """Set earnings aside to be paid out."""
+    earning, payable = ledger_account(number, EARNING), ledger_account(number, PAYABLE)
+    return Transfer(TransferCode.PAYOUT, earning, payable, amount, payout, 0)
+
+
+def plan_payout_end(number: int, amount: Amount, payout: str, *, is_paid: bool) -> Transfer:
+    """What was set aside leaves as cash, or goes back."""
+    earning, payable = ledger_account(number, EARNING), ledger_account(number, PAYABLE)
+    code = TransferCode.PAYOUT_PAID if is_paid else TransferCode.PAYOUT_FAILED
+    return Transfer(code, payable, CASH_ACCOUNT if is_paid else earning, amount, payout, 0)
+
+
 def plan_hold(number: int, amount: Amount, bid: str) -> Transfer:
     """Set money aside for a bid's exposure."""
     available, held = ledger_account(number, AVAILABLE), ledger_account(number, HELD)

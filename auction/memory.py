@@ -29,6 +29,8 @@ from auction.model import (
     Notice,
     Offer,
     OfferStatus,
+    Payout,
+    PayoutState,
     Tick,
     Transfer,
     TransferCode,
@@ -45,7 +47,7 @@ class MemoryShard:
         self.epoch = 0
         self.next_seq = 1
         self.rows: dict[type[Any], dict[str, Any]] = {
-            kind: {} for kind in (Account, ApiKey, Market, Node, Offer, Bid, Lease, Notice)
+            kind: {} for kind in (Account, ApiKey, Market, Node, Offer, Bid, Lease, Notice, Payout)
         }
         self.journal: list[JournalEntry] = []
         self.transfers: list[Transfer] = []
@@ -155,6 +157,7 @@ class MemoryStore:
             balances=sorted(self.shard.balances.items()),
             prices={market.id: self._prices(market, leases) for market in rows[Market].values()},
             next_bid_seq=max((bid.seq for bid in rows[Bid].values()), default=0) + 1,
+            payouts=_copies(x for x in rows[Payout].values() if x.state is PayoutState.CREATED),
             next_offer_seq=max((offer.seq for offer in rows[Offer].values()), default=0) + 1,
         )
 
@@ -207,6 +210,7 @@ def _entities(changes: Changes) -> list[tuple[type[Any], Mapping[str, Any]]]:
         (Bid, changes.bids),
         (Lease, changes.leases),
         (Notice, changes.notices),
+        (Payout, changes.payouts),
     ]
 
 

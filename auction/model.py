@@ -130,6 +130,12 @@ NOTICE_TRANSITIONS: dict[NoticeState, frozenset[NoticeState]] = {
 NOTICE_LIVE = frozenset({NoticeState.ISSUED, NoticeState.ACKNOWLEDGED})
 
 
+class PayoutState(StrEnum):
+    CREATED = "created"  # set aside
+    PAID = "paid"
+    FAILED = "failed"  # given back
+
+
 class TransferCode(StrEnum):
     DEPOSIT = "deposit"
     HOLD = "hold"
@@ -137,6 +143,10 @@ class TransferCode(StrEnum):
     CHARGE = "charge"
     FEE = "fee"
     REFUND = "refund"
+    PAYOUT = "payout"
+    PAYOUT_PAID = "payout_paid"
+    PAYOUT_FAILED = "payout_failed"
+    ADJUSTMENT = "adjustment"
 
 
 class Account(Struct):
@@ -327,6 +337,18 @@ class Notice(Struct):
     price: Price | None  # the price that was met
     limit: Price
     keep_price: Price | None  # the limit that would have kept it
+    closed_at_us: int | None = None
+
+
+class Payout(Struct):
+    """An owner's earnings on their way out: set aside when asked for, gone when the operator has paid."""
+
+    id: str
+    account: str
+    amount: Amount
+    state: PayoutState
+    reference: str  # of the payment, by whoever made it
+    created_at_us: int
     closed_at_us: int | None = None
 
 

@@ -20,6 +20,7 @@ from auction.model import (
     Node,
     Notice,
     Offer,
+    Payout,
     Tick,
     Transfer,
     Usage,
@@ -61,6 +62,7 @@ class Changes(Struct):
     bids: dict[str, Bid] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     notices: dict[str, Notice] = field(default_factory=dict)
+    payouts: dict[str, Payout] = field(default_factory=dict)
     transfers: list[Transfer] = field(default_factory=list)
     usage: list[Usage] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
@@ -83,6 +85,7 @@ class LiveState(Struct):
     prices: dict[str, list[tuple[int, Price]]]  # by market: (from_s, price), enough to meter every lease
     next_bid_seq: int
     next_offer_seq: int
+    payouts: list[Payout] = field(default_factory=list)  # created, not closed
 
 
 class Store(Protocol):

@@ -39,6 +39,7 @@ from auction.model import (
     Notice,
     Offer,
     OfferStatus,
+    Payout,
     Tick,
     Transfer,
     Usage,
@@ -50,7 +51,7 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 _E = TypeVar("_E")
 
-Entity = Account | ApiKey | Market | Node | Offer | Bid | Lease | Notice
+Entity = Account | ApiKey | Market | Node | Offer | Bid | Lease | Notice | Payout
 
 # By exact type: `match` on structs asks their abstract metaclass, and this is the hottest call.
 _CHANGES_OF: dict[type[msgspec.Struct], str] = {
@@ -62,6 +63,7 @@ _CHANGES_OF: dict[type[msgspec.Struct], str] = {
     Bid: "bids",
     Lease: "leases",
     Notice: "notices",
+    Payout: "payouts",
 }
 
 
@@ -89,6 +91,7 @@ class State:
         self.bids: dict[str, Bid] = {}
         self.leases: dict[str, Lease] = {}
         self.notices: dict[str, Notice] = {}
+        self.payouts: dict[str, Payout] = {}
         self.balances: dict[int, int] = {ledger_account(OPERATOR_NUMBER, code): 0 for code in OPERATOR_CODES}
         self.next_bid_seq = 1
         self.next_offer_seq = 1
@@ -273,6 +276,7 @@ class State:
             prices={market: self.books[market].prices for market in sorted(self.books)},
             next_bid_seq=self.next_bid_seq,
             next_offer_seq=self.next_offer_seq,
+            payouts=_by_id(self.payouts),
         )
 
     def hash(self) -> str:

@@ -135,6 +135,7 @@ _SQL_CHECKS = (
     _Check("32_events_gapless"),
     _Check("33_offers_kept"),
     _Check("34_refunds"),
+    _Check("35_payouts"),
 )
 
 

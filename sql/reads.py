@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from auction.errors import Unavailable
 from auction.ledger import CODES_PER_ACCOUNT, CUSTOMER_CODES
-from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Tick
+from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Payout, Tick
 from auction.state import Balance
 from auction.units import Amount, Price
 from sql import query
@@ -304,6 +304,15 @@ class Reader:
         """Return an account's stored events after a sequence number, in order."""
         condition = "WHERE account = $1 AND account_seq > $2 ORDER BY account_seq LIMIT $3"
         return await self._select(Event, condition, account, after_seq, limit)
+
+    async def payouts(self, account: str | None, *, before: Key, limit: int) -> Slice[Payout]:
+        """Return an account's payouts, or (None) everybody's that are still to be paid."""
+        condition = """WHERE ($1::text IS NULL AND state = 'created' OR account = $1)
+            AND (created_at_us, id) < ($2, $3) ORDER BY created_at_us DESC, id DESC LIMIT $4"""
+        return Slice.of(await self._select(Payout, condition, account, *before, limit + 1), limit)
+
+    async def payout(self, payout: str) -> Payout | None:
+        return _first(await self._select(Payout, "WHERE id = $1", payout))
 
     # -- how ---------------------------------------------------------------------------------------
 

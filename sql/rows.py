@@ -14,7 +14,7 @@ import msgspec
 from asyncpg import Record
 from msgspec import Struct
 
-from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Tick
+from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Payout, Tick
 
 S = TypeVar("S", bound=Struct)
 
@@ -109,6 +109,7 @@ TABLES: dict[type[Struct], Table] = {
         _table("bids", Bid, "id"),
         _table("leases", Lease, "id"),
         _table("notices", Notice, "id"),
+        _table("payouts", Payout, "id"),
         _table("ticks", Tick, "market", "tick"),
         _table("events", Event),
     )

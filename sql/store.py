@@ -31,6 +31,7 @@ from auction.model import (
     Node,
     Notice,
     Offer,
+    Payout,
     Tick,
 )
 from auction.ports import Answer, Changes, KeyedRequest, LiveState, StoredAnswer
@@ -171,6 +172,7 @@ class PostgresStore:
         if changes.leases:
             await _write_slots(connection, list(changes.leases.values()))
         await _upsert(connection, Notice, changes.notices)
+        await _upsert(connection, Payout, changes.payouts)
         await self._write_money(connection, changes)
         for struct, rows in ((Tick, changes.ticks), (Event, changes.events)):
             if rows:
@@ -254,6 +256,7 @@ class PostgresStore:
             prices=await self._load_prices(connection, markets, leases),
             next_bid_seq=counters["next_bid_seq"],
             next_offer_seq=counters["next_offer_seq"],
+            payouts=await select(Payout, "t.state = 'created'"),
         )
 
     async def _load_prices(

@@ -236,6 +236,8 @@ async def build_money(connection: Any) -> None:
             await move("release", 9, 8, HOLD - spent, bid)
         held = 0 if status == "cancelled" else HOLD - spent
         await connection.execute("UPDATE bids SET held = $2, spent = $3 WHERE id = $1", bid, held, spent)
+    await insert(connection, "payouts", id="pay", account="owner", amount=3, state="created")
+    await move("payout", 18, 19, 3, "pay")
 
 
 def rewrite(kind: type[Any], command: Command) -> str:
@@ -336,6 +338,7 @@ CORRUPTIONS: list[tuple[str, str]] = [
     ("32_events_gapless", "DELETE FROM events WHERE account = 'buyer' AND account_seq = 1"),
     ("32_events_gapless", "UPDATE accounts SET event_seq = 3 WHERE id = 'owner'"),
     ("33_offers_kept", "UPDATE offers SET gpus = 1"),
+    ("35_payouts", "INSERT INTO payouts VALUES ('p', 'owner', 1, 'created', '', 1, NULL)"),
     ("34_refunds", "UPDATE leases SET refunded = 1 WHERE settled > 0"),
 ]
 # fmt: on

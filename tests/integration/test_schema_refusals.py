@@ -111,6 +111,14 @@ MONEY: list[Any] = [
     (BALANCE + "(80, 0, 0, false)", "ledger_balances_floor"),
     ("UPDATE bids SET status = 'cancelled', filled_gpus = 0", "bids_final_hold_released"),
     ("UPDATE bids SET status = 'exhausted', filled_gpus = 0", "bids_final_hold_released"),
+    ("INSERT INTO payouts VALUES ('p', 'owner', 0, 'created', '', 1, NULL)", "payouts_amount_positive"),
+    ("INSERT INTO payouts VALUES ('p', 'owner', 1, 'created', '', 1, 2)", "payouts_closed"),
+    ("INSERT INTO payouts VALUES ('p', 'owner', 1, 'paid', '', 1, NULL)", "payouts_closed"),
+    ("INSERT INTO payouts VALUES ('p', 'owner', 1, 'lost', '', 1, 2)", "payouts_state_known"),
+    (
+        TRANSFER + "(0, 2, 0, 'payout', 18, 19, 1, 'p', 0, 0), (0, 2, 1, 'payout', 18, 19, 1, 'p', 0, 0)",
+        "paid_out_once",
+    ),
     ("UPDATE leases SET refunded = 21", "leases_refund_bounded"),
     (
         TRANSFER + "(0, 2, 0, 'refund', 18, 8, 1, 'l', 0, 0), (0, 2, 1, 'refund', 18, 8, 1, 'l', 0, 0)",

@@ -10,10 +10,12 @@ from msgspec import structs
 
 from auction.commands import (
     AckNotice,
+    Adjust,
     AmendBid,
     AmendOffer,
     CancelAfter,
     CancelBid,
+    ClosePayout,
     CordonNode,
     CreateAccount,
     CreateMarket,
@@ -27,6 +29,7 @@ from auction.commands import (
     ReleaseLease,
     ReportLease,
     ReportNode,
+    RequestPayout,
     SetMarketTiming,
     TestNotice,
     WithdrawOffer,
@@ -112,10 +115,25 @@ class Crowd:
             self.act()
         if self.ends:
             self.watch()
+            self.pay()
             lease = self.pick(self.core.leases)
             if lease is not None and self.ends.random() < 0.03:
                 self.do(TestNotice(lease.id, lease.account))
         self.agents()
+
+    def pay(self):
+        """Owners ask for their earnings, the operator pays or cannot; and corrects a balance."""
+        dice, payout = self.ends, self.pick(self.core._state.payouts)
+        if dice.random() < 0.05:
+            owner = dice.choice(self.owners)
+            earning = self.core.balance(owner).earning
+            amount = earning // dice.choice([1, 2]) + dice.choice([0, 1])
+            self.do(RequestPayout(self.new_id("pay"), owner, amount))
+        elif payout is not None and dice.random() < 0.1:
+            self.do(ClosePayout(payout.id, dice.choice(["paid", "failed"]), "bank"))
+        elif dice.random() < 0.02:
+            amount = dice.choice([1, 1_000, -1_000])
+            self.do(Adjust(self.new_id("adj"), dice.choice(self.buyers), "available", amount, "goodwill"))
 
     def watch(self):
         """Nodes fall silent and come back; GPUs are fenced and cleaned."""
