@@ -7,7 +7,7 @@ from importlib.metadata import version
 import asyncpg
 from aiohttp import WSCloseCode, web
 
-from api import accounts, agent, bids, leases, markets, operators, payouts, supply
+from api import accounts, agent, bids, leases, markets, operators, owner, payouts, supply
 from api.auth import Authenticator
 from api.config import Config
 from api.heartbeats import NodeWatch
@@ -23,7 +23,7 @@ from sql.reads import Reader
 
 KEEPALIVE_SECONDS = 75.0
 
-ROUTES: list[Route] = routes_of(markets, bids, leases, supply, agent, accounts, payouts, operators)
+ROUTES: list[Route] = routes_of(markets, bids, leases, supply, owner, agent, accounts, payouts, operators)
 
 
 def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Config) -> web.Application:

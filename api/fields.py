@@ -64,6 +64,10 @@ class AmountField(int, metaclass=_Plain):
     """An amount in microusd, above zero, sent as a decimal string."""
 
 
+class CostField(int, metaclass=_Plain):
+    """A cost in microusd, zero or more, sent as a decimal string."""
+
+
 class InstantField(int, metaclass=_Plain):
     """Microseconds since the epoch, sent as RFC 3339."""
 
@@ -109,6 +113,7 @@ _MAP_OF_TEXT = {"type": "object", "additionalProperties": {"type": "string"}}
 SCHEMAS: dict[type, dict[str, Any]] = {
     PriceField: _DECIMAL_SCHEMA | {"description": "USD per GPU-hour"},
     AmountField: _DECIMAL_SCHEMA | {"description": "USD"},
+    CostField: _DECIMAL_SCHEMA | {"description": "USD"},
     InstantField: {"type": "string", "format": "date-time"},
     IdField: {"type": "string", "maxLength": OBJECT_ID_CHARACTERS_MAX},
     NameField: {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
@@ -223,6 +228,7 @@ def _text_map(value: object, most: int) -> dict[str, str]:
 _READERS: dict[type, Callable[[object], Any]] = {
     PriceField: lambda value: _microusd(value, least=0, most=PRICE_MAX),
     AmountField: lambda value: _microusd(value, least=1, most=AMOUNT_MAX),
+    CostField: lambda value: _microusd(value, least=0, most=AMOUNT_MAX),
     InstantField: parse_instant,
     IdField: _object_id,
     NameField: lambda value: _text(value, least=1, most=NAME_CHARACTERS_MAX),

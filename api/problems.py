@@ -119,6 +119,11 @@ PROBLEMS: dict[str, Kind] = {
     "amount_out_of_range": Kind(422, "The amount is out of range", "Amounts are above zero and bounded."),
     "market_invalid": Kind(422, "The market's settings contradict", "See `detail`."),
     "timing_invalid": Kind(422, "The market's times contradict", "See `detail`."),
+    "cost_out_of_range": Kind(422, "A cost is out of range", "`errors` names the input and its bounds."),
+    "residual_invalid": Kind(
+        422, "The residual value is too low", "A machine is worth more than its scrap value until the end."
+    ),
+    "power_invalid": Kind(422, "Idle power above load", "idle_watts is at most load_watts."),
     "role_unknown": Kind(422, "No such role", "Roles are buyer, owner and operator."),
     "state_unknown": Kind(422, "No such state", "See `detail` for the states."),
     "idempotency_key_reused": Kind(

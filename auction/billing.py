@@ -233,6 +233,7 @@ def refund(state: State, lease: Lease, reason: EndReason, last_charge: Amount) -
     amount = lease.settled if is_young else last_charge if reason is EndReason.NODE_LOST else Amount(0)
     if amount == 0:
         return
+    assert lease.metered_to_s is not None
     owner_number = state.accounts[lease.owner].number
     for transfer in plan_refund(
         state.accounts[lease.account].number,
@@ -242,6 +243,7 @@ def refund(state: State, lease: Lease, reason: EndReason, last_charge: Amount) -
         earning=Amount(state.balances[ledger_account(owner_number, EARNING)]),
         fees=Amount(state.balances[FEES_ACCOUNT]),
         lease=lease.id,
+        interval_end_s=lease.metered_to_s,
     ):
         state.transfer(transfer)
     lease.refunded = amount

@@ -84,6 +84,7 @@ def plan_refund(
     earning: Amount,
     fees: Amount,
     lease: str,
+    interval_end_s: int,
 ) -> list[Transfer]:
     """Give a charge back: the owner its net, the operator its fee, and cash what they no longer have."""
     available = ledger_account(buyer_number, AVAILABLE)
@@ -95,7 +96,7 @@ def plan_refund(
         (CASH_ACCOUNT, amount - fee - net),
     )
     return [
-        Transfer(TransferCode.REFUND, account, available, Amount(part), lease, 0)
+        Transfer(TransferCode.REFUND, account, available, Amount(part), lease, interval_end_s)
         for account, part in parts
         if part > 0
     ]

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from fallow.reserve import reserve
+
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 5
@@ -38,7 +40,11 @@ def main() -> None:
     \b
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
+    fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
     """
+
+
+main.add_command(reserve)
 
 
 @main.command()

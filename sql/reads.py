@@ -316,6 +316,10 @@ class Reader:
 
     # -- how ---------------------------------------------------------------------------------------
 
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run a read of another file of this floor; raises Unavailable when the database is away."""
+        return await self._fetch(statement, *arguments)
+
     async def _bids(self, condition: str, *arguments: Any) -> list[BidRow]:
         records = await self._fetch(f"{_BIDS} {condition}", *arguments)
         bids = decode_rows(Bid, records)

@@ -1,5 +1,7 @@
 """Refunds, drills and recall previews over the API."""
 
+import asyncio
+
 
 async def test_a_drill_arrives_as_a_notice_and_ends_the_lease(venue):
     await venue.offer_node()
@@ -40,6 +42,10 @@ async def test_a_recall_is_previewed_carried_out_and_refunded(venue):
     assert sum(int(entry["amount"].replace(".", "")) for entry in refunds) == int(
         ended["refunded"].replace(".", "")
     )
+    await asyncio.sleep(1.1)  # a window ends with the last whole second
+    totals = (await venue.ok("GET", "/v1/owner/summary", venue.owner))["totals"]
+    earning = (await venue.ok("GET", "/v1/balance", venue.owner))["earning"]
+    assert totals["net"] == earning == "0.000000", "what was given back was not earned"
     _, other = await venue.open_account("owner")
     for body in ({"preview": True}, {}):
         answered = await venue.call("POST", path, other, body)

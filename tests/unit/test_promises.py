@@ -63,7 +63,9 @@ def test_a_recall_is_free_for_the_tenant_in_its_first_ten_minutes_and_billed_aft
 
 def test_a_refund_is_paid_by_whoever_earned_it_and_by_cash_where_they_have_not_enough():
     def parts(earning, fees):
-        transfers = plan_refund(1, 2, 1_000, fee_bps=300, earning=earning, fees=fees, lease="lease")
+        transfers = plan_refund(
+            1, 2, 1_000, fee_bps=300, earning=earning, fees=fees, lease="lease", interval_end_s=60
+        )
         assert all(transfer.code is TransferCode.REFUND and transfer.credit == 8 for transfer in transfers)
         assert sum(transfer.amount for transfer in transfers) == 1_000
         return {transfer.debit: transfer.amount for transfer in transfers}
