@@ -7,9 +7,10 @@ from importlib.metadata import version
 import asyncpg
 from aiohttp import WSCloseCode, web
 
-from api import accounts, agent, bids, leases, markets, operators, supply
+from api import accounts, agent, bids, leases, markets, operators, supply, webhooks
 from api.auth import Authenticator
 from api.config import Config
+from api.egress import open_session
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
 from api.routes import Route, routes_of
@@ -17,12 +18,15 @@ from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
 from api.system import OPENAPI, SYSTEM_ROUTES
+from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from sql.reads import Reader
+from sql.webhook_outbox import WebhookOutbox
+from sql.webhook_store import WebhookStore
 
 KEEPALIVE_SECONDS = 75.0
 
-ROUTES: list[Route] = routes_of(markets, bids, leases, supply, agent, accounts, operators)
+ROUTES: list[Route] = routes_of(markets, bids, leases, supply, agent, accounts, operators, webhooks)
 
 
 def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Config) -> web.Application:
@@ -37,7 +41,8 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         # A compressed body is refused by its header; it must not be unpacked before that.
         handler_args={"auto_decompress": False, "keepalive_timeout": KEEPALIVE_SECONDS},
     )
-    app[SERVICES] = Services(engine, reader, authenticator, config, set())
+    sender = WebhookSender(engine, WebhookOutbox(pool), lambda: open_session(config.reach))
+    app[SERVICES] = Services(engine, reader, authenticator, config, set(), WebhookStore(pool), sender)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
     app.router.add_get("/v1/ws", serve_socket)
@@ -45,6 +50,7 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         app.router.add_route(route.method, route.path, route.handle)
     app.on_response_prepare.append(drop_server_header)
     app.on_shutdown.append(_let_go)
+    app.cleanup_ctx.append(_sender)
     if config.runs_simulator:
         app.cleanup_ctx.append(_simulator)
     return app
@@ -71,3 +77,10 @@ async def _simulator(app: web.Application) -> AsyncIterator[None]:
     simulator.start()
     yield
     await simulator.stop()
+
+
+async def _sender(app: web.Application) -> AsyncIterator[None]:
+    sender = app[SERVICES].sender
+    sender.start()
+    yield
+    await sender.stop()
