@@ -35,7 +35,11 @@ class Receiver:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._server.port}/hook"
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    @property
+    def port(self):
+        return self._server.port
 
     async def answer(self, request):
         self.seen.append((dict(request.headers), await request.read()))
