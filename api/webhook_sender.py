@@ -37,7 +37,7 @@ from sql.webhook_outbox import PAGE_DELIVERIES_MAX, Breaker, DueDelivery, Result
 FOLLOW_EVENTS_MAX = 10_000
 REPLY_BYTES_MAX = 4 * 1024
 REPLY_SECONDS_MAX = 1.0  # for the rest of a reply whose status is known
-ROUND_SECONDS_MIN = 0.02  # a busy market rings more often than it is worth looking
+ROUND_SECONDS_MIN = 0.02  # after finding nothing to send: a busy market rings all the time
 SWEEP_US = 10 * MICROSECONDS_PER_SECOND
 PAUSE_SECONDS = 1.0  # after an outage, or a fault of ours
 STOP_SECONDS_MAX = 2.0  # for what is under way; it is sent again after the restart
@@ -157,8 +157,12 @@ class WebhookSender:
             await self._outbox.sweep(self._clock.now_us())
             self._sweep_at_us = self._clock.now_us() + SWEEP_US
             self._knows_watched = False  # another process may have changed endpoints
-        next_us = await self._send_due()
-        await asyncio.sleep(ROUND_SECONDS_MIN)
+        # The time from before looking: what falls due between the two questions is in one of the answers.
+        now_us = self._clock.now_us()
+        started = await self._send_due()
+        next_us = await self._outbox.next_due_us(now_us, list(self._sends))
+        if not started:
+            await asyncio.sleep(ROUND_SECONDS_MIN)
         await self._clock.wait(self._bell, min(self._sweep_at_us, next_us or self._sweep_at_us))
 
     # -- from events to deliveries -----------------------------------------------------------------
@@ -189,10 +193,10 @@ class WebhookSender:
 
     # -- sending -----------------------------------------------------------------------------------
 
-    async def _send_due(self) -> int | None:
-        """Start everything that is due and has a slot; return when the next delivery falls due."""
-        is_started = True
-        while is_started and self._slots.free:
+    async def _send_due(self) -> int:
+        """Start everything that is due and has a slot; return how many that was."""
+        count, last = 0, 1
+        while last and self._slots.free:
             due = await self._outbox.due(
                 self._clock.now_us(),
                 in_flight=list(self._sends),
@@ -203,9 +207,9 @@ class WebhookSender:
                 per_endpoint=ENDPOINT_SENDS_MAX,
                 limit=self._slots.free,
             )
-            started = [self._start(delivery) for delivery in due]
-            is_started = any(started)
-        return await self._outbox.next_due_us(self._clock.now_us(), list(self._sends))
+            last = sum(self._start(delivery) for delivery in due)
+            count += last
+        return count
 
     def _start(self, delivery: DueDelivery) -> bool:
         # It may have been started, and even ended, while the list was on its way.
@@ -227,20 +231,20 @@ class WebhookSender:
             # Not written down, so it is sent again under the same id when the database is back.
             _logger.warning("webhook %s: %s", delivery.message, outage.detail)
             await asyncio.sleep(PAUSE_SECONDS)
-        except Exception:
-            _logger.exception("webhook %s stumbled", delivery.message)
-            await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._slots.give_back(delivery.account, delivery.endpoint, is_urgent=delivery.is_urgent)
             del self._sends[delivery.id]
             self._bell.set()
 
     async def _attempt(self, delivery: DueDelivery, now_us: int) -> Outcome:
-        body = delivery.body
+        try:
+            body = self._body(delivery)
+        except Exception:
+            # A fault of ours in one message must cost no other one its turn: it backs off like the rest.
+            _logger.exception("webhook %s could not be made", delivery.message)
+            return Outcome(None, "internal_error")
         if body is None:
-            if delivery.event is None:
-                return Outcome(None, "event_forgotten")
-            body = event_message(delivery.message, delivery.event, self._engine.core)
+            return Outcome(None, "event_forgotten")
         secrets = [delivery.secret]
         if delivery.previous_secret is not None and (delivery.previous_until_us or 0) > now_us:
             secrets.append(delivery.previous_secret)
@@ -255,6 +259,11 @@ class WebhookSender:
                 return Outcome(status, None if 200 <= status < 300 else f"status_{status}")
         except (ClientError, TimeoutError, OSError, ValueError) as error:
             return Outcome(None, _error_word(error))
+
+    def _body(self, delivery: DueDelivery) -> bytes | None:
+        if delivery.event is None:
+            return delivery.body
+        return event_message(delivery.message, delivery.event, self._engine.core)
 
     def _result(self, delivery: DueDelivery, attempted_us: int, outcome: Outcome) -> Result:
         now_us = self._clock.now_us()

@@ -7,6 +7,7 @@ import asyncio
 
 import asyncpg
 import pytest
+from aiohttp import ClientTimeout
 
 from api.services import SERVICES
 from api.webhook_messages import DAYS_3_US, own_delivery
@@ -285,6 +286,43 @@ async def test_many_events_are_followed_and_replayed_page_by_page(venue):
         "POST", path, venue.buyer, body | {"include_delivered": True, "cursor": first["next_cursor"]}
     )
     assert last == {"scheduled": 200, "next_cursor": None}
+
+
+async def test_every_failure_has_its_word(venue, receiver):
+    receiver.hangs = True
+    sender_of(venue)._client._timeout = ClientTimeout(total=0.3)
+    for url, word in [
+        (receiver.url, "timeout"),
+        (receiver.url.replace("http:", "https:"), "tls_failed"),
+        ("http://127.0.0.1:9/", "connection_failed"),
+    ]:
+        made = await hook(venue, url)
+        await venue.ok("POST", f"/v1/webhooks/{made['id']}/test", venue.buyer)
+        row = await attempts(venue, made, "webhook.test", 1)
+        assert (row["state"], row["last_status"], row["last_error"]) == ("pending", None, word)
+
+
+async def test_what_was_stored_before_the_guard_is_still_refused(venue, receiver):
+    """Goal: the guard at connect time holds whatever the row says. The address gets no socket."""
+    made = await hook(venue, "http://127.0.0.1:9/")
+    await venue.pool.execute("UPDATE webhook_endpoints SET url = 'https://10.0.0.1/'")
+    await venue.ok("POST", f"/v1/webhooks/{made['id']}/test", venue.buyer)
+    row = await attempts(venue, made, "webhook.test", 1)
+    assert row["last_error"] == "address_forbidden"
+
+
+async def test_a_message_that_cannot_be_made_backs_off_alone(venue, receiver, clock):
+    made = await hook(venue, receiver.url, "bid.accepted", "bid.cancelled")
+    receiver.status = 500
+    bid = await venue.place()
+    await attempts(venue, made, "bid.accepted", 1)
+    await venue.pool.execute("UPDATE events SET body = '' WHERE kind = 'bid.accepted'")
+    receiver.status = 204
+    clock.advance(10)
+    row = await attempts(venue, made, "bid.accepted", 2)
+    assert (row["state"], row["last_error"]) == ("pending", "internal_error")
+    await venue.ok("DELETE", f"/v1/bids/{bid['id']}", venue.buyer)
+    await receiver.first("bid.cancelled")
 
 
 @pytest.mark.parametrize(
