@@ -7,9 +7,10 @@ from importlib.metadata import version
 import asyncpg
 from aiohttp import WSCloseCode, web
 
-from api import accounts, agent, bids, leases, markets, operators, owner, payouts, supply
+from api import accounts, agent, bids, leases, markets, operators, owner, payouts, supply, webhooks
 from api.auth import Authenticator
 from api.config import Config
+from api.egress import open_session
 from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
@@ -18,12 +19,17 @@ from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
 from api.system import OPENAPI, SYSTEM_ROUTES
+from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from sql.reads import Reader
+from sql.webhook_outbox import WebhookOutbox
+from sql.webhook_store import WebhookStore
 
 KEEPALIVE_SECONDS = 75.0
 
-ROUTES: list[Route] = routes_of(markets, bids, leases, supply, owner, agent, accounts, payouts, operators)
+ROUTES: list[Route] = routes_of(
+    markets, bids, leases, supply, owner, agent, accounts, payouts, operators, webhooks
+)
 
 
 def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Config) -> web.Application:
@@ -43,7 +49,8 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         degraded_seconds=config.node_degraded_seconds,
         offline_seconds=config.node_offline_seconds,
     )
-    app[SERVICES] = Services(engine, reader, authenticator, config, watch, set())
+    sender = WebhookSender(engine, WebhookOutbox(pool), lambda: open_session(config.reach))
+    app[SERVICES] = Services(engine, reader, authenticator, config, watch, set(), WebhookStore(pool), sender)
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
@@ -52,6 +59,7 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         app.router.add_route(route.method, route.path, route.handle)
     app.on_response_prepare.append(drop_server_header)
     app.on_shutdown.append(_let_go)
+    app.cleanup_ctx.append(_sender)
     if config.runs_simulator:
         app.cleanup_ctx.append(_simulator)
     return app
@@ -84,3 +92,10 @@ async def _simulator(app: web.Application) -> AsyncIterator[None]:
     simulator.start()
     yield
     await simulator.stop()
+
+
+async def _sender(app: web.Application) -> AsyncIterator[None]:
+    sender = app[SERVICES].sender
+    sender.start()
+    yield
+    await sender.stop()

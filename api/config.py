@@ -2,6 +2,9 @@
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Literal
+
+Reach = Literal["public", "loopback", "private"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,9 @@ class Config:
     runs_simulator: bool = False
     simulator_start_seconds: float = 1.0
     simulator_drain_seconds: float = 1.0
+    # Where webhooks may go beyond public addresses; None: a demo also to loopback, others nowhere.
+    webhook_reach: Reach | None = None
+    webhook_ports: tuple[int, ...] = (443,)  # of public receivers
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host):
@@ -38,6 +44,13 @@ class Config:
             raise ValueError("a node is degraded before it is offline")
         if min(self.simulator_start_seconds, self.simulator_drain_seconds) < 0:
             raise ValueError("simulator delays must not be negative")
+        if not self.webhook_ports or not all(1 <= port <= 65_535 for port in self.webhook_ports):
+            raise ValueError("webhook_ports: expected ports from 1 to 65535")
+
+    @property
+    def reach(self) -> Reach:
+        """Return which receivers webhooks may be sent to."""
+        return self.webhook_reach or ("loopback" if self.is_demo else "public")
 
 
 def is_loopback(host: str) -> bool:

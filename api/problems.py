@@ -77,6 +77,10 @@ PROBLEMS: dict[str, Kind] = {
     "market_exists": Kind(409, "The market exists", "Use another id."),
     "account_limit_reached": Kind(409, "Too many accounts", "This market is full."),
     "key_revoked": Kind(409, "The key is revoked", "It stays revoked; create a new one."),
+    "webhook_limit_reached": Kind(
+        409, "Too many webhook endpoints", "Delete one first; `detail` says how many."
+    ),
+    "webhook_disabled": Kind(409, "The endpoint is disabled", "Enable it: PATCH it with `enabled: true`."),
     # 412, 413, 415, 428
     "version_mismatch": Kind(412, "Changed in between", "Read it again and send the new ETag in If-Match."),
     "too_large": Kind(413, "The body is too large", "At most 64 KiB, 256 kB for a batch: send several."),
@@ -126,6 +130,16 @@ PROBLEMS: dict[str, Kind] = {
     "power_invalid": Kind(422, "Idle power above load", "idle_watts is at most load_watts."),
     "role_unknown": Kind(422, "No such role", "Roles are buyer, owner and operator."),
     "state_unknown": Kind(422, "No such state", "See `detail` for the states."),
+    "webhook_url_invalid": Kind(
+        422,
+        "Not an address for webhooks",
+        "Send `https://host/path` in ASCII, on port 443, without user or fragment; see `detail`.",
+    ),
+    "webhook_address_forbidden": Kind(
+        422,
+        "The address is not public",
+        "Use an address that is reachable from everywhere; an operator can allow more (`webhook_reach`).",
+    ),
     "idempotency_key_reused": Kind(
         422, "Idempotency-Key used for another request", "Use a new key for a new request."
     ),

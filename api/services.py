@@ -10,10 +10,12 @@ from aiohttp import web
 from api.auth import Authenticator
 from api.config import Config
 from api.heartbeats import NodeWatch
+from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from auction.errors import Unavailable
 from auction.publisher import Subscription
 from sql.reads import Reader
+from sql.webhook_store import WebhookStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Services:
     config: Config
     watch: NodeWatch
     sockets: set[web.WebSocketResponse]
+    webhooks: WebhookStore
+    sender: WebhookSender
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # The newest tick message of each market in each codec: written once, sent to every reader.
     tick_messages: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)

@@ -40,3 +40,13 @@ def random_token(length: int) -> str:
     """Return `length` random base62 characters."""
     alphabet = _ALPHABET + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def random_bytes(length: int) -> bytes:
+    """Return `length` random bytes: key material."""
+    return secrets.token_bytes(length)
+
+
+def random_below(bound: int) -> int:
+    """Return a random integer in [0, bound)."""
+    return secrets.randbelow(bound)

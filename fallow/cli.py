@@ -10,11 +10,14 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fallow.reserve import reserve
+
+if TYPE_CHECKING:
+    from api.config import Reach
 
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
@@ -93,14 +96,22 @@ def demo(
 @main.command()
 @click.option("--port", default=8080, show_default=True)
 @click.option("--data-dir", type=DataDir, default=None, help="Embedded database, unless DATABASE_URL is set.")
-def serve(port: int, data_dir: Path | None) -> None:
+@click.option(
+    "--webhook-reach",
+    type=click.Choice(["public", "loopback", "private"]),
+    default="public",
+    show_default=True,
+    help="Where webhooks may be sent: public addresses only, or also to this machine or private networks.",
+)
+def serve(port: int, data_dir: Path | None, webhook_reach: "Reach") -> None:
     """Serve a market on DATABASE_URL, or on the embedded database of a directory.
 
     Refuses pending migrations: run `fallow migrate` first. `fallow init` makes the operator.
     """
+    from api.config import Config
     from fallow.operate import serve as work
 
-    _run(work(_url(), _directory(data_dir), port))
+    _run(work(_url(), _directory(data_dir), Config(port=port, webhook_reach=webhook_reach)))
 
 
 @main.command()

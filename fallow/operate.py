@@ -58,7 +58,7 @@ async def init(url: str | None, data_dir: Path) -> str:
         return text
 
 
-async def serve(url: str | None, data_dir: Path, port: int) -> None:
+async def serve(url: str | None, data_dir: Path, config: Config) -> None:
     """Serve until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ async def serve(url: str | None, data_dir: Path, port: int) -> None:
         loop.add_signal_handler(number, stop.set)
     async with open_database(url=url, data_dir=data_dir) as database:
         await database.prepare(apply_migrations=False)
-        async with running_server(database, Config(port=port)) as running:
+        async with running_server(database, config) as running:
             print(f"serving {running.url}", file=sys.stderr)
             await running.engine.run_until(stop)
 

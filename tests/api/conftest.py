@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from api.app import build_app
 from api.config import Config
 from api.keys import mint_key, scopes_of
+from auction.clock import Clock
 from auction.commands import CreateAccount
 from auction.engine import Engine
 from tests.support import Server, running_market
@@ -132,10 +133,12 @@ class Venue:
 
 
 @asynccontextmanager
-async def serving(database: Any, config: Config, operator: str | None = None) -> AsyncIterator[Venue]:
+async def serving(
+    database: Any, config: Config, operator: str | None = None, *, clock: Clock | None = None
+) -> AsyncIterator[Venue]:
     """Serve a database; `operator` is the key of an earlier run."""
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(running_market(database))
+        engine = await stack.enter_async_context(running_market(database, clock=clock))
         if operator is None:
             key, operator = mint_key(
                 "acct_operator", "test", scopes_of(["operator"]), is_live=False, now_us=engine.clock.now_us()
