@@ -59,8 +59,6 @@ CREATE TABLE markets (
     fee_bps         integer NOT NULL,
     is_demo         boolean NOT NULL,
     created_at_us   bigint NOT NULL,
-    refine_below_bids  integer NOT NULL,
-    price_position_bps integer,
     status          text NOT NULL,
     status_reason   text,
     tick            bigint NOT NULL,
@@ -73,8 +71,7 @@ CREATE TABLE markets (
     CONSTRAINT markets_grid CHECK (price_increment > 0 AND price_cap % price_increment = 0
         AND price_cap / price_increment BETWEEN 1 AND 131072 AND price_cap <= 1000000000),
     CONSTRAINT markets_bounds CHECK (tick_seconds BETWEEN 1 AND 3600 AND notice_seconds BETWEEN 0 AND 1800
-        AND settlement_seconds BETWEEN 1 AND 1800 AND handicap_bps BETWEEN 0 AND 100000 AND fee_bps BETWEEN 0 AND 5000
-        AND refine_below_bids BETWEEN 0 AND 10000 AND (price_position_bps BETWEEN 0 AND 10000))
+        AND settlement_seconds BETWEEN 1 AND 1800 AND handicap_bps BETWEEN 0 AND 100000 AND fee_bps BETWEEN 0 AND 5000)
 );
 
 CREATE TABLE nodes (
@@ -86,7 +83,6 @@ CREATE TABLE nodes (
     simulated     boolean NOT NULL,
     state         text NOT NULL,
     created_at_us bigint NOT NULL,
-    fabric        text,
     version       bigint NOT NULL,
     CONSTRAINT nodes_name_unique UNIQUE (account, name),
     CONSTRAINT nodes_gpus_positive CHECK (gpus BETWEEN 1 AND 1024),
@@ -132,7 +128,6 @@ CREATE TABLE bids (
     arrival_hash    bigint NOT NULL,
     created_at_us   bigint NOT NULL,
     updated_at_us   bigint NOT NULL,
-    colocate        text NOT NULL,
     client_bid_id   text,
     labels          bytea NOT NULL,
     filled_gpus     integer NOT NULL,
@@ -142,7 +137,6 @@ CREATE TABLE bids (
     is_paused       boolean NOT NULL,
     is_newcomer     boolean NOT NULL,
     reclaimed_gpus  integer NOT NULL,
-    awaits_outcome  boolean NOT NULL,
     reason_code     text,
     reason_price    bigint,
     reason_needed   integer,
@@ -152,10 +146,6 @@ CREATE TABLE bids (
     CONSTRAINT bids_client_bid_id_unique UNIQUE (account, client_bid_id),
     CONSTRAINT bids_quantities CHECK (gpus BETWEEN 0 AND 1000000 AND min_gpus BETWEEN 1 AND 1000000
         AND filled_gpus >= 0 AND awarded_gpus BETWEEN 0 AND 1000000),
-    CONSTRAINT bids_colocate_known CHECK (colocate IN ('none', 'node', 'fabric')),
-    -- A co-located bid is all or nothing, in the sizes of the chain (RULES.md X1).
-    CONSTRAINT bids_colocate_chain CHECK (colocate = 'none' OR gpus = 0
-        OR (min_gpus = gpus AND gpus IN (1, 2, 4, 8, 16, 32, 64))),
     CONSTRAINT bids_limit_positive CHECK (limit_price > 0 AND limit_price <= 1000000000),
     CONSTRAINT bids_hold_not_negative CHECK (held >= 0 AND spent >= 0),
     CONSTRAINT bids_status_known CHECK (status IN
@@ -264,13 +254,9 @@ CREATE TABLE ticks (
     journal_seq       bigint NOT NULL,
     idle_reserve_gpus integer NOT NULL,
     idle_unfit_gpus   integer NOT NULL,
-    idle_fragmented_gpus integer NOT NULL,
-    welfare           bigint NOT NULL,
-    welfare_bound     bigint NOT NULL,
     CONSTRAINT ticks_pkey PRIMARY KEY (market, tick),
     CONSTRAINT ticks_no_fork UNIQUE (market, previous_digest),
     CONSTRAINT ticks_price_interval CHECK (price IS NULL OR (low <= price AND price <= high)),
-    CONSTRAINT ticks_welfare_bounded CHECK (welfare <= welfare_bound),
     CONSTRAINT ticks_cleared_offered CHECK (cleared_gpus BETWEEN 0 AND offered_gpus)
 );
 CREATE INDEX ticks_by_time ON ticks (market, cleared_at_us);

@@ -139,6 +139,7 @@ MONEY: list[Any] = [
     ("UPDATE bids SET on_preempt = 'wait'", "bids_on_preempt_known"),
     ("UPDATE bids SET max_run_seconds = 0", "bids_run_positive"),
     ("UPDATE markets SET fee_bps = 5001", "markets_bounds"),
+    ("UPDATE markets SET refine_below_bids = -1", "markets_auction_bounds"),
     ("UPDATE offers SET reserve = 10, gross_reserve = 9", "offers_reserve_covered"),
 ]
 
