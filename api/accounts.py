@@ -13,6 +13,7 @@ from api.call import Call, Reply
 from api.codec import Page
 from api.fields import CURRENCY, Cursor, PageLimit, format_instant, is_object_id
 from api.keys import mint_key, scopes_of
+from api.limits import refuse_limited, set_limits_command
 from api.paging import page, read_entry, read_key, read_name
 from api.routes import NoBody, NoQuery, route
 from api.wire_money import (
@@ -100,6 +101,7 @@ async def create_deposit(call: Call[DepositBody, NoQuery]) -> Reply[DepositView]
 async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
     """Make a key with some of this key's scopes; its secret is shown once."""
     assert call.principal is not None
+    refuse_limited(call)
     body = call.body
     account = call.core.accounts.get(call.account)
     allowed = call.principal.scopes & set(scopes_of(account.roles if account else []))
@@ -116,7 +118,8 @@ async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
         now_us=call.now_us,
         expires_at_us=body.expires_at,
     )
-    reply = await call.submit(CreateKey(key), key_view)
+    limits = None if body.limits is None else set_limits_command(key.id, call.account, body.limits)
+    reply = await call.submit(CreateKey(key, limits), key_view)
     return call.reveal(reply, msgspec.structs.replace(key_view(key), secret=text))
 
 

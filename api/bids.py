@@ -22,6 +22,7 @@ from api.fields import (
     is_client_bid_id,
     is_object_id,
 )
+from api.limits import unconfirmed_max
 from api.paging import page, read_number
 from api.routes import NoBody, NoQuery, route
 from api.wire import (
@@ -75,7 +76,7 @@ class ListQuery(Struct, frozen=True, forbid_unknown_fields=True):
 @route("POST", "/v1/bids", scope="bids:write", status=201)
 async def place_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[BidView]:
     """Place a bid. A repeat of the same client_bid_id answers 200 with the first one."""
-    command = _placing(call.account, call.body)
+    command = await _placing(call, call.body)
     return await call.submit(
         command,
         lambda placed: _shown(call.core, placed.bid),
@@ -86,7 +87,7 @@ async def place_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[BidView]:
 @route("POST", "/v1/bids/preview", scope="bids:read")
 async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
     """Say what a bid would get and tie up; nothing is stored."""
-    preview = call.core.preview(_placing(call.account, call.body))
+    preview = call.core.preview(await _placing(call, call.body))
     return call.reply(
         PreviewView(
             fill_gpus=preview.fill,
@@ -103,7 +104,7 @@ async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
 @route("POST", "/v1/bids/batch", scope="bids:write", is_batch=True)
 async def batch_bids(call: Call[BatchBody, NoQuery]) -> Reply[BatchView]:
     """Place, amend and cancel up to 1,000 bids, decided in order, each with its own outcome."""
-    commands = [_operation(call.account, operation) for operation in call.body.operations]
+    commands = [await _operation(call, operation) for operation in call.body.operations]
 
     def encode(outcomes: list[Any]) -> Answer:
         return call.answer(200, _batch_view(call, outcomes))
@@ -186,9 +187,9 @@ async def list_bid_events(call: Call[NoBody, ListQuery]) -> Reply[Page[EventView
 @route("PATCH", "/v1/bids/{bid}", scope="bids:write")
 async def amend_bid(call: Call[AmendBidBody, NoQuery]) -> Reply[BidView]:
     """Change a bid while it runs: its limit both ways, its GPUs, whether it is paused."""
-    if call.body == AmendBidBody():
+    if call.body in (AmendBidBody(), AmendBidBody(confirm_limit=True)):
         raise Rejection("nothing_to_change", "expected at least one field")
-    command = _amending(call.account, call.path_part("bid"), call.body, call.expected_version())
+    command = await _amending(call, call.path_part("bid"), call.body, call.expected_version())
     return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
 
 
@@ -199,14 +200,15 @@ async def cancel_bid(call: Call[NoBody, CancelQuery]) -> Reply[BidView]:
     return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
 
 
-def _placing(account: str, body: PlaceBidBody) -> PlaceBid:
+async def _placing(call: Call[Any, Any], body: PlaceBidBody) -> PlaceBid:
+    assert call.principal is not None
     minimum = body.min_gpus
     if minimum is None:
         minimum = 1 if body.colocate is Colocate.NONE else body.gpus
     time_in_force = body.time_in_force or (TimeInForce.GTT if body.expires_at else TimeInForce.GTC)
     return PlaceBid(
         bid=random_id("bid"),
-        account=account,
+        account=call.account,
         market=body.market,
         gpus=body.gpus,
         limit=Price(body.limit_price_per_gpu_hour),
@@ -221,14 +223,19 @@ def _placing(account: str, body: PlaceBidBody) -> PlaceBid:
         or (OnPreempt.CANCEL if time_in_force is TimeInForce.IOC else OnPreempt.REQUEUE),
         client_bid_id=body.client_bid_id,
         labels=body.labels or {},
+        key=call.principal.key,
+        unconfirmed_max=await _unconfirmed_max(call, body.market, body.confirm_limit),
     )
 
 
-def _amending(account: str, bid: str, body: AmendBidBody, version: int | None) -> AmendBid:
+async def _amending(call: Call[Any, Any], bid: str, body: AmendBidBody, version: int | None) -> AmendBid:
+    assert call.principal is not None
+    found = call.core.bids.get(bid)
+    market = found.market if found is not None and found.account == call.account else ""
     limit = body.limit_price_per_gpu_hour
     return AmendBid(
         bid=bid,
-        account=account,
+        account=call.account,
         limit=None if limit is None else Price(limit),
         gpus=body.gpus,
         min_gpus=body.min_gpus,
@@ -238,21 +245,27 @@ def _amending(account: str, bid: str, body: AmendBidBody, version: int | None) -
         max_run_seconds=body.max_run_seconds,
         max_spend=_amount(body.max_spend),
         on_preempt=body.on_preempt,
+        key=call.principal.key,
+        unconfirmed_max=None if limit is None else await _unconfirmed_max(call, market, body.confirm_limit),
     )
+
+
+async def _unconfirmed_max(call: Call[Any, Any], market: str, is_confirmed: bool) -> Price | None:
+    return None if is_confirmed else await unconfirmed_max(call.services, market, call.now_us)
 
 
 def _amount(value: int | None) -> Amount | None:
     return None if value is None else Amount(value)
 
 
-def _operation(account: str, operation: Operation) -> Command:
+async def _operation(call: Call[Any, Any], operation: Operation) -> Command:
     match operation:
         case PlaceOperation():
-            return _placing(account, operation)
+            return await _placing(call, operation)
         case AmendOperation():
-            return _amending(account, operation.id, operation, operation.version)
+            return await _amending(call, operation.id, operation, operation.version)
         case CancelOperation():
-            return CancelBid(operation.id, account, operation.release, operation.version)
+            return CancelBid(operation.id, call.account, operation.release, operation.version)
 
 
 def _batch_view(call: Call[Any, Any], outcomes: list[Any]) -> BatchView:

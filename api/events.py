@@ -12,12 +12,15 @@ from msgspec import Struct
 
 from api.fields import format_instant
 from api.wire import bid_view, lease_view, notice_view
+from api.wire_limits import limits_view, warning_view
 from api.wire_market import market_view, tick_view
 from api.wire_money import balance_view, payout_view
 from api.wire_supply import node_view, offer_view
 from auction.core import Core
-from auction.model import Bid, Event, Lease, Market, Node, Notice, Offer, Payout, Tick
+from auction.limits import LimitWarning
+from auction.model import Bid, Event, Lease, Limits, Market, Node, Notice, Offer, Payout, Tick
 from auction.state import Balance
+from sql.limit_reads import LimitUse
 
 
 class EventView(Struct, frozen=True):
@@ -42,6 +45,8 @@ _SHOWN: dict[str, tuple[Callable[[bytes], Any], Callable[[Any, Core], Struct]]] 
     "offer": (_decoder(Offer), lambda offer, core: offer_view(offer)),
     "node": (_decoder(Node), lambda node, core: node_view(node)),
     "payout": (_decoder(Payout), lambda payout, core: payout_view(payout)),
+    "limit": (_decoder(LimitWarning), lambda warning, core: warning_view(warning)),
+    "key": (_decoder(Limits), lambda limits, core: limits_view(limits, LimitUse(), core.now_us)),
     "balance": (_decoder(Balance), lambda balance, core: balance_view(balance, 0)),
     "market": (_decoder(Market), lambda market, core: market_view(market)),
     "tick": (_decoder(Tick), lambda tick, core: tick_view(tick)),

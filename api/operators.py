@@ -1,4 +1,4 @@
-"""The operator's acts: markets, accounts, halting and resuming, freezing."""
+"""The operator's acts: markets, accounts, halting and resuming."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from api.call import Call, Reply
 from api.codec import Page
-from api.fields import Cursor, PageLimit, is_object_id
+from api.fields import Cursor, PageLimit
 from api.keys import mint_key, scopes_of
 from api.paging import page, read_key
 from api.routes import NoBody, NoQuery, route
@@ -19,8 +19,7 @@ from api.wire_market import (
     market_view,
 )
 from api.wire_money import AccountView, CreateAccountBody, account_view
-from auction.commands import CreateAccount, CreateMarket, SetAccountState, SetMarketStatus
-from auction.errors import NotFound
+from auction.commands import CreateAccount, CreateMarket, SetMarketStatus
 from auction.ids import random_id
 from auction.model import MarketStatus
 
@@ -79,22 +78,3 @@ async def list_accounts(call: Call[NoBody, AccountsQuery]) -> Reply[Page[Account
     found = await call.services.reader.accounts(before=read_key(call.query.cursor), limit=call.query.limit)
     last = found.last and (found.last.created_at_us, found.last.id)
     return call.reply(page([account_view(account) for account in found.rows], last))
-
-
-@route("POST", "/v1/operator/accounts/{account}/freeze", scope="operator:write")
-async def freeze_account(call: Call[NoBody, NoQuery]) -> Reply[AccountView]:
-    """Freeze an account: it can neither bid nor offer until it is reopened."""
-    return await call.submit(SetAccountState(_account_id(call), "frozen"), account_view)
-
-
-@route("POST", "/v1/operator/accounts/{account}/unfreeze", scope="operator:write")
-async def unfreeze_account(call: Call[NoBody, NoQuery]) -> Reply[AccountView]:
-    """Reopen a frozen account."""
-    return await call.submit(SetAccountState(_account_id(call), "open"), account_view)
-
-
-def _account_id(call: Call[Any, Any]) -> str:
-    account_id = call.path_part("account")
-    if not is_object_id(account_id):
-        raise NotFound("account")
-    return account_id

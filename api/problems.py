@@ -30,6 +30,10 @@ PROBLEMS: dict[str, Kind] = {
     "scope_missing": Kind(403, "The key lacks a scope", "Use a key with the scope named in `scope`."),
     "scope_exceeded": Kind(403, "Scope not yours to give", "A key can mint only a subset of its own scopes."),
     "account_frozen": Kind(403, "The account is frozen", "Ask the operator of this market to reopen it."),
+    "key_stopped": Kind(
+        403, "The key was stopped", "POST /v1/keys/{key}/resume with another key of the account."
+    ),
+    "key_limited": Kind(403, "The key has limits itself", "Use a key of the account that has none."),
     "not_a_buyer": Kind(403, "The account is no buyer", "Use an account with the role `buyer`."),
     "not_an_owner": Kind(403, "The account is no owner", "Use an account with the role `owner`."),
     "not_an_operator": Kind(403, "The account is no operator", "Use an operator's key."),
@@ -81,6 +85,18 @@ PROBLEMS: dict[str, Kind] = {
         409, "Too many webhook endpoints", "Delete one first; `detail` says how many."
     ),
     "webhook_disabled": Kind(409, "The endpoint is disabled", "Enable it: PATCH it with `enabled: true`."),
+    "open_notional_exceeded": Kind(
+        409,
+        "More than this key or account may have open",
+        "Bid for `available` per hour at most, cancel bids, or have the limit raised.",
+    ),
+    "spend_cap_reached": Kind(
+        409,
+        "The day's spend cap is reached",
+        "`available` is left of today, UTC; wait for tomorrow, or have the cap raised.",
+    ),
+    "limited_scopes_reached": Kind(409, "Too many keys with limits", "Revoke some."),
+    "affiliation_full": Kind(409, "Too many accounts belong together", "Use another affiliation."),
     # 412, 413, 415, 428
     "version_mismatch": Kind(412, "Changed in between", "Read it again and send the new ETag in If-Match."),
     "too_large": Kind(413, "The body is too large", "At most 64 KiB, 256 kB for a batch: send several."),
@@ -97,6 +113,14 @@ PROBLEMS: dict[str, Kind] = {
         422, "The price is between two steps", "Use `below` or `above`, the nearest legal prices."
     ),
     "price_out_of_range": Kind(422, "The price is out of range", "See the market's increment and cap."),
+    "max_price_exceeded": Kind(
+        422, "Above what this key or account may bid", "Bid `maximum` at most, or have the limit raised."
+    ),
+    "confirmation_required": Kind(
+        422,
+        "Far above the market's price",
+        "If you mean it, send it again with `confirm_limit: true`; up to `maximum` nobody asks.",
+    ),
     "gpus_out_of_range": Kind(422, "The number of GPUs is out of range", "See `errors` for the bounds."),
     "colocate_invalid": Kind(
         422,

@@ -14,6 +14,7 @@ from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from auction.errors import Unavailable
 from auction.publisher import Subscription
+from auction.units import Price
 from sql.reads import Reader
 from sql.webhook_store import WebhookStore
 
@@ -31,6 +32,8 @@ class Services:
     webhooks: WebhookStore
     sender: WebhookSender
     waits: set[asyncio.Timeout] = field(default_factory=set)
+    # When each market's median price was read, and what it was.
+    medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)
     # The newest tick message of each market in each codec: written once, sent to every reader.
     tick_messages: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
 

@@ -68,6 +68,7 @@ class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     on_preempt: OnPreempt | None = None  # requeue; cancel for an ioc bid
     client_bid_id: ClientBidIdField | None = None
     labels: LabelsField | None = None
+    confirm_limit: bool = False  # the limit is meant, though it is far above the market's price
 
 
 class AmendBidBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,6 +82,7 @@ class AmendBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     max_run_seconds: RunSeconds | None = None
     max_spend: AmountField | None = None
     on_preempt: OnPreempt | None = None
+    confirm_limit: bool = False
 
 
 class PlaceOperation(PlaceBidBody, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="place"):
@@ -155,6 +157,7 @@ class BidView(Struct, frozen=True):
     reason: ReasonView | None
     leases: list[str]
     client_bid_id: str | None
+    key: str | None
     labels: dict[str, str]
     paused: bool
     version: int
@@ -313,6 +316,7 @@ def bid_view(
         reason=reason,
         leases=list(lease_ids),
         client_bid_id=bid.client_bid_id,
+        key=bid.key,
         labels=bid.labels,
         paused=bid.is_paused,
         version=bid.version,

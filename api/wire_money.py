@@ -18,6 +18,7 @@ from api.fields import (
     format_instant,
     format_instant_or_none,
 )
+from api.wire_limits import LimitsBody
 from auction.model import Account, ApiKey, Payout
 from auction.state import Balance
 from auction.units import format_microusd
@@ -130,6 +131,7 @@ class CreateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: NameField
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=11)]
     expires_at: InstantField | None = None
+    limits: LimitsBody | None = None
 
 
 class KeyView(Struct, frozen=True):
@@ -153,6 +155,7 @@ class AccountView(Struct, frozen=True):
     name: str
     roles: list[str]
     state: str
+    affiliation: str | None
     created_at: str
     key: str | None = None
 
@@ -199,5 +202,6 @@ def account_view(account: Account) -> AccountView:
         name=account.name,
         roles=account.roles,
         state=account.state,
+        affiliation=account.affiliation,
         created_at=format_instant(account.created_at_us),
     )

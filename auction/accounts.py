@@ -13,7 +13,6 @@ from auction.commands import (
     Deposit,
     RequestPayout,
     RevokeKey,
-    SetAccountState,
     SetMarketStatus,
     SetMarketTiming,
 )
@@ -29,6 +28,7 @@ from auction.ledger import (
     plan_payout_end,
 )
 from auction.model import BID_FINAL, Account, ApiKey, Market, MarketStatus, Payout, PayoutState
+from auction.safety import set_limits
 from auction.state import Balance, State
 from auction.units import MICROSECONDS_PER_SECOND, Amount
 
@@ -60,17 +60,10 @@ def create(state: State, command: CreateAccount) -> Account:
     return account
 
 
-def set_state(state: State, command: SetAccountState) -> Account:
-    account = _known(state, command.account)
-    if command.state not in ("open", "frozen"):
-        raise Rejection("state_unknown", "state is open or frozen", pointer="/state")
-    account.state = command.state
-    state.touch(account)
-    return account
-
-
 def create_key(state: State, command: CreateKey) -> ApiKey:
     _known(state, command.key.account)
+    if command.limits is not None:
+        set_limits(state, command.limits)
     state.touch(command.key)
     return command.key
 

@@ -4,7 +4,7 @@ Checks run in the order of precedence in which a client should learn of them: wh
 what, with which numbers, and last with which money. Each raises one `Rejection` with a stable code.
 """
 
-from auction import billing
+from auction import billing, limits
 from auction.commands import AmendBid, CreateNode, CreateOffer, PlaceBid
 from auction.errors import NotFound, Rejection
 from auction.model import (
@@ -33,6 +33,7 @@ from auction.units import (
 )
 from matching.types import CHAIN, NODE_GPUS
 
+AFFILIATES_MAX = 100
 LIVE_BIDS_PER_MARKET_MAX = 10_000  # of one account
 NODE_GPUS_MAX = 1_024
 NOTICE_SECONDS_MAX = 1_800
@@ -88,6 +89,17 @@ def price_on_grid(venue: Market, price: Price, pointer: str, *, minimum: int) ->
             pointer=pointer,
             below=Price(below),
             above=Price(below + venue.price_increment),
+        )
+
+
+def confirmed(limit: Price, unconfirmed_max: Price | None) -> None:
+    """Ask twice about a limit far above what the market has cost lately."""
+    if unconfirmed_max is not None and limit > unconfirmed_max:
+        raise Rejection(
+            "confirmation_required",
+            f"{limit} microusd is above {unconfirmed_max}, ten times the median price of the last 24 hours",
+            pointer="/confirm_limit",
+            maximum=unconfirmed_max,
         )
 
 
@@ -158,17 +170,30 @@ def place_bid(state: State, command: PlaceBid) -> tuple[Market, Amount]:
     open_account(state, command.account, "buyer")
     venue = accepting_market(state, command.market)
     price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
+    confirmed(command.limit, command.unconfirmed_max)
     quantities(command.gpus, command.min_gpus)
     colocation(command.colocate, command.gpus, command.min_gpus)
     lifetime(state, venue, command)
-    if state.live_offer_counts.get((command.account, venue.id)):
-        raise Rejection("self_trade", "this account offers GPUs in the same market")
+    if offers_in(state, command.account, venue.id):
+        raise Rejection("self_trade", "this account, or one it belongs with, offers GPUs in the same market")
     if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:
         raise Rejection("bid_limit_reached", f"{LIVE_BIDS_PER_MARKET_MAX} live bids in one market at most")
     hold = billing.required_hold(venue, command.limit, command.gpus)
     spending_cap(command.max_spend, hold)
+    bound = limits.binding(state, command.account, command.key)
+    notional = command.limit * command.gpus
+    limits.admit(state, bound, limit=command.limit, more_notional=notional, more_held=hold)
     funds(state, command.account, hold)
     return venue, hold
+
+
+def bids_in(state: State, account: str, market_id: str) -> bool:
+    """Say whether the account, or one declared to belong with it, bids in the market."""
+    return any(state.live_bid_counts.get((party, market_id)) for party in state.parties(account))
+
+
+def offers_in(state: State, account: str, market_id: str) -> bool:
+    return any(state.live_offer_counts.get((party, market_id)) for party in state.parties(account))
 
 
 def funds(state: State, account: str, required: Amount) -> None:
@@ -201,6 +226,8 @@ def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
         accepting_market(state, bid.market)
     if command.limit is not None:
         price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
+        if command.limit > bid.limit:
+            confirmed(command.limit, command.unconfirmed_max)
     gpus = bid.gpus if command.gpus is None else command.gpus
     if command.expires_at_us is not None and bid.time_in_force is not TimeInForce.GTT:
         raise Rejection(
@@ -289,8 +316,8 @@ def create_offer(state: State, command: CreateOffer) -> tuple[Node, Market, Pric
     begin, finish = command.available_from_us or state.now_us, command.available_until_us
     if finish is not None and finish <= max(begin, state.now_us):
         raise Rejection("window_invalid", "the offer would end before it begins", pointer="/available_until")
-    if state.live_bid_counts.get((command.account, venue.id)):
-        raise Rejection("self_trade", "this account bids in the same market")
+    if bids_in(state, command.account, venue.id):
+        raise Rejection("self_trade", "this account, or one it belongs with, bids in the same market")
     return node, venue, gross, notice
 
 

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from auction import admission, billing, leases
+from auction import admission, billing, leases, limits
 from auction.commands import AckNotice, AmendBid, CancelBid, PlaceBid, ReleaseLease, TestNotice
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
@@ -18,6 +18,7 @@ from auction.model import (
     LeaseState,
     Notice,
     NoticeState,
+    OnPreempt,
     TimeInForce,
 )
 from auction.state import State
@@ -73,6 +74,7 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
         created_at_us=state.now_us,
         updated_at_us=state.now_us,
         client_bid_id=command.client_bid_id,
+        key=command.key,
         valid_until_tick=market.tick + 1 if is_ioc else command.valid_until_tick,
         **{name: getattr(command, name) for name in PLACED_FIELDS},
     )
@@ -81,6 +83,7 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
     held = billing.adjust_hold(state, bid, hold)
     assert held, "admission has checked the funds"
     leases.sync_bid(state, bid)
+    limits.warn_notional(state, bid)
     state.emit(EventKind.BID_ACCEPTED, bid, account=bid.account, market=bid.market)
     return PlacedBid(bid, False)
 
@@ -96,6 +99,14 @@ def amend(state: State, command: AmendBid) -> Bid:
         bid.max_spend if command.max_spend is None else command.max_spend,
         bid.spent + (hold if raises_hold else min(hold, bid.held)),
     )
+    if raises_hold or command.paused is False:
+        limits.admit(
+            state,
+            limits.binding(state, bid.account, bid.key, command.key),
+            limit=limit,
+            more_notional=limit * gpus - bid.limit * bid.asked_gpus,
+            more_held=hold - bid.held,
+        )
     if raises_hold:
         admission.funds(state, bid.account, Amount(hold - bid.held))
     else:
@@ -129,6 +140,7 @@ def amend(state: State, command: AmendBid) -> Bid:
     leases.sync_bid(state, bid)
     book.is_dirty = True
     book.expect_outcome(bid.id)
+    limits.warn_notional(state, bid)
     state.emit(EventKind.BID_AMENDED, bid, account=bid.account, market=bid.market)
     return bid
 
@@ -172,6 +184,7 @@ def cancel_bid(state: State, bid: Bid, *, release: bool) -> None:
         bid.gpus = bid.filled_gpus
         bid.min_gpus = min(bid.min_gpus, bid.gpus)
         bid.colocate = Colocate.NONE  # what it has stays where it is, whole or not
+        bid.on_preempt = OnPreempt.CANCEL  # what it loses from here on it does not bid for again
         safe = billing.safe_hold(state, bid, bid.limit, bid.gpus)
         billing.adjust_hold(state, bid, Amount(min(bid.held, safe)))
         leases.refresh_bid(state, bid)

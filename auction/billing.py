@@ -9,6 +9,7 @@ while the rest of the hold still pays for the notice.
 
 from heapq import heappop, heappush
 
+from auction import limits
 from auction.ledger import (
     EARNING,
     FEES_ACCOUNT,
@@ -47,17 +48,25 @@ def required_hold(market: Market, limit: Price, gpus: int) -> Amount:
 
 
 def room(state: State, bid: Bid) -> int:
-    """Return by how much the bid's hold may still grow: the account's money, and the bid's own cap."""
-    available = state.available(bid.account)
-    if bid.max_spend is None:
-        return available
-    return max(0, min(available, bid.max_spend - bid.spent - bid.held))
+    """Return by how much the bid's hold may still grow: the account's money, the bid's cap and the day's."""
+    rooms: list[int] = [state.available(bid.account)]
+    if bid.max_spend is not None:
+        rooms.append(bid.max_spend - bid.spent - bid.held)
+    of_the_day = limits.room(state, bid)
+    if of_the_day is not None:
+        rooms.append(of_the_day)
+    return max(0, min(rooms))
 
 
-def is_at_cap(state: State, bid: Bid) -> bool:
-    """Say whether it is `max_spend`, not the account, that leaves the bid without its hold."""
+def why_exhausted(state: State, bid: Bid) -> EndReason:
+    """Say what leaves the bid without its hold: its own cap, the day's, or the account's money."""
     required = required_hold(state.markets[bid.market], bid.limit, bid.gpus)
-    return bid.max_spend is not None and bid.max_spend - bid.spent < required
+    if bid.max_spend is not None and bid.max_spend - bid.spent < required:
+        return EndReason.MAX_SPEND
+    of_the_day = limits.room(state, bid)
+    if of_the_day is not None and of_the_day < required - bid.held:
+        return EndReason.SPEND_CAP
+    return EndReason.FUNDS_EXHAUSTED
 
 
 def adjust_hold(state: State, bid: Bid, target: Amount) -> bool:
@@ -70,6 +79,7 @@ def adjust_hold(state: State, bid: Bid, target: Amount) -> bool:
         state.transfer(plan_hold(number, missing, bid.id))
     elif target < bid.held:
         state.transfer(plan_release(number, Amount(bid.held - target), bid.id))
+    state.count_held(bid, target - bid.held)
     bid.held = target
     state.touch(bid)
     return True
@@ -213,9 +223,11 @@ def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> Amoun
         interval_end_s=lease.metered_to_s,
     ):
         state.transfer(transfer)
+    state.count_held(bid, -amount)
     bid.held = Amount(bid.held - amount)
     bid.spent = Amount(bid.spent + amount)
     lease.settled = lease.metered
+    limits.record_spend(state, bid, amount)
     state.touch(bid)
     return amount
 

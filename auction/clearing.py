@@ -101,7 +101,7 @@ def _clear(state: State, market: Market) -> Tick:
 def exhaust(state: State, bid: Bid) -> None:
     """A hold that cannot be refilled: the bid leaves the book, its leases get their notice (R8)."""
     market = state.markets[bid.market]
-    reason = EndReason.MAX_SPEND if billing.is_at_cap(state, bid) else EndReason.FUNDS_EXHAUSTED
+    reason = billing.why_exhausted(state, bid)
     bid.status = BidStatus.EXHAUSTED
     bid.version += 1
     bid.updated_at_us = state.now_us

@@ -28,6 +28,8 @@ class PlaceBid(Struct, frozen=True, tag=True):
     max_run_seconds: int | None = None
     max_spend: Amount | None = None
     on_preempt: OnPreempt = OnPreempt.REQUEUE
+    key: str | None = None  # that asks; None: the market itself, or a journal from before keys had limits
+    unconfirmed_max: Price | None = None  # a limit above it must be confirmed; None: any is
 
 
 class AmendBid(Struct, frozen=True, tag=True):
@@ -44,6 +46,8 @@ class AmendBid(Struct, frozen=True, tag=True):
     max_run_seconds: int | None = None  # of leases that start later
     max_spend: Amount | None = None
     on_preempt: OnPreempt | None = None
+    key: str | None = None
+    unconfirmed_max: Price | None = None
 
 
 class CancelBid(Struct, frozen=True, tag=True):
@@ -183,16 +187,49 @@ class CreateAccount(Struct, frozen=True, tag=True):
 class SetAccountState(Struct, frozen=True, tag=True):
     account: str
     state: str  # open | frozen
+    cancel_bids: bool = False
+    release: bool = False  # and their leases end
+
+
+class SetLimits(Struct, frozen=True, tag=True):
+    """Replace what an account (`scope` is its id) or one of its keys may risk; None: no limit."""
+
+    scope: str
+    account: str
+    max_price: Price | None = None
+    max_open_notional: Amount | None = None
+    spend_cap_per_day: Amount | None = None
 
 
 class CreateKey(Struct, frozen=True, tag=True):
     key: ApiKey
+    limits: SetLimits | None = None
 
 
 class RevokeKey(Struct, frozen=True, tag=True):
     """Revoke a key, given as its row is stored."""
 
     key: ApiKey
+
+
+class StopKey(Struct, frozen=True, tag=True):
+    """The kill switch: cancel what the key has placed, and let it place nothing more."""
+
+    key: str
+    account: str
+    release: bool = False
+
+
+class ResumeKey(Struct, frozen=True, tag=True):
+    key: str
+    account: str
+
+
+class SetAffiliation(Struct, frozen=True, tag=True):
+    """The operator declares that an account belongs with all others of this name; None: with nobody."""
+
+    account: str
+    affiliation: str | None
 
 
 class Deposit(Struct, frozen=True, tag=True):
@@ -278,6 +315,10 @@ Command = (
     | SetAccountState
     | CreateKey
     | RevokeKey
+    | SetLimits
+    | StopKey
+    | ResumeKey
+    | SetAffiliation
     | Deposit
     | Adjust
     | RequestPayout

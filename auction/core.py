@@ -22,6 +22,7 @@ from auction import (
     leases,
     lifetime,
     listing,
+    safety,
     supply,
 )
 from auction.bidding import PlacedBid
@@ -51,10 +52,14 @@ from auction.commands import (
     ReportLease,
     ReportNode,
     RequestPayout,
+    ResumeKey,
     RevokeKey,
     SetAccountState,
+    SetAffiliation,
+    SetLimits,
     SetMarketStatus,
     SetMarketTiming,
+    StopKey,
     Sweep,
     TestNotice,
     WithdrawOffer,
@@ -62,9 +67,21 @@ from auction.commands import (
 )
 from auction.errors import Rejection
 from auction.market import Book, Curve, Quote
-from auction.model import BID_FINAL, Account, Bid, Colocate, Lease, Market, Node, Offer, OfferStatus, Tick
+from auction.model import (
+    BID_FINAL,
+    Account,
+    Bid,
+    Colocate,
+    Lease,
+    Limits,
+    Market,
+    Node,
+    Offer,
+    OfferStatus,
+    Tick,
+)
 from auction.ports import Changes, LiveState
-from auction.state import Balance, State
+from auction.state import Balance, LimitUse, State
 from auction.supply import Recalled
 from auction.units import SECONDS_PER_HOUR, Amount, Price, exposure
 
@@ -108,7 +125,11 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     WithdrawOffer: supply.withdraw_offer,
     ReportLease: delivery.report_lease,
     CreateAccount: accounts.create,
-    SetAccountState: accounts.set_state,
+    SetAccountState: safety.set_account_state,
+    SetLimits: safety.set_limits,
+    StopKey: safety.stop_key,
+    ResumeKey: safety.resume_key,
+    SetAffiliation: safety.set_affiliation,
     CreateKey: accounts.create_key,
     RevokeKey: accounts.revoke_key,
     Deposit: accounts.deposit,
@@ -153,6 +174,8 @@ class Core:
         for notice in live.notices:
             state.add_notice(notice)
         state.payouts.update({payout.id: payout for payout in live.payouts})
+        for limits in live.limits:
+            state.add_limits(limits)
         for offer in live.offers:
             if offer.status is not OfferStatus.WITHDRAWING:
                 listing.restore_offer(state, offer)
@@ -272,6 +295,13 @@ class Core:
     @property
     def leases(self) -> dict[str, Lease]:
         return self._state.leases
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        return self._state.limits
+
+    def limit_use(self, scope: str) -> LimitUse:
+        return self._state.limit_uses[scope]
 
     def client_bid(self, account: str, client_bid_id: str) -> Bid | None:
         """Return the live bid under this client_bid_id."""

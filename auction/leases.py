@@ -36,7 +36,7 @@ from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
 
 # Ends that a notice announces.
 PREEMPTIONS = frozenset({
-    EndReason.OUTBID, EndReason.MOVED, EndReason.FUNDS_EXHAUSTED, EndReason.MAX_SPEND,
+    EndReason.OUTBID, EndReason.MOVED, EndReason.FUNDS_EXHAUSTED, EndReason.MAX_SPEND, EndReason.SPEND_CAP,
     EndReason.OFFER_WITHDRAWN,
 })  # fmt: skip
 # Ends by which a tenant loses GPUs that it would have kept.
@@ -355,7 +355,8 @@ def refresh_bid(state: State, bid: Bid) -> None:
 
 def sync_bid(state: State, bid: Bid) -> None:
     """Show the book what this bid asks for now, and with which rank (R3)."""
-    gpus = 0 if bid.status in BID_FINAL else bid.filled_gpus if bid.is_paused else bid.gpus
+    gpus = bid.asked_gpus
+    state.count_notional(bid)
     if gpus == 0:
         bid.awarded_gpus = 0  # no clearing will speak of it
         state.touch(bid)

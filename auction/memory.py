@@ -24,6 +24,7 @@ from auction.model import (
     Event,
     Lease,
     LeaseState,
+    Limits,
     Market,
     Node,
     Notice,
@@ -47,7 +48,7 @@ class MemoryShard:
         self.epoch = 0
         self.next_seq = 1
         self.rows: dict[type[Any], dict[str, Any]] = {
-            kind: {} for kind in (Account, ApiKey, Market, Node, Offer, Bid, Lease, Notice, Payout)
+            kind: {} for kind in (Account, ApiKey, Market, Node, Offer, Bid, Lease, Notice, Payout, Limits)
         }
         self.journal: list[JournalEntry] = []
         self.transfers: list[Transfer] = []
@@ -158,6 +159,7 @@ class MemoryStore:
             prices={market.id: self._prices(market, leases) for market in rows[Market].values()},
             next_bid_seq=max((bid.seq for bid in rows[Bid].values()), default=0) + 1,
             payouts=_copies(x for x in rows[Payout].values() if x.state is PayoutState.CREATED),
+            limits=_copies(rows[Limits].values()),
             next_offer_seq=max((offer.seq for offer in rows[Offer].values()), default=0) + 1,
         )
 
@@ -211,6 +213,7 @@ def _entities(changes: Changes) -> list[tuple[type[Any], Mapping[str, Any]]]:
         (Lease, changes.leases),
         (Notice, changes.notices),
         (Payout, changes.payouts),
+        (Limits, changes.limits),
     ]
 
 

@@ -109,6 +109,7 @@ class EndReason(StrEnum):
     RELEASED = "released"
     EXPIRED = "expired"  # its bid's time, or its own, is over
     MAX_SPEND = "max_spend"
+    SPEND_CAP = "spend_cap"  # of the day, on its account or key
     MOVED = "moved"
     OPERATOR = "operator"
     TEST = "test"  # the tenant asked to be interrupted
@@ -161,6 +162,23 @@ class Account(Struct):
     event_seq: int = 0  # last number given in this account's gapless event stream
     cancel_at_us: int | None = None  # dead man's switch: its bids are cancelled then
     cancel_releases: bool = False  # and their leases end too
+    affiliation: str | None = None  # accounts with the same one count as one party of a market
+
+
+class Limits(Struct):
+    """What an account or one of its keys may risk; None: as much as the account has money for."""
+
+    id: str  # the account's or the key's
+    account: str
+    max_price: Price | None = None  # of a bid's limit
+    max_open_notional: Amount | None = None  # of limits x GPUs of its live bids, microusd per hour
+    spend_cap_per_day: Amount | None = None  # charges of a UTC day, and what is held for more
+    is_stopped: bool = False  # the kill switch
+    day: int = 0  # days since the epoch: the one that `spent_today` is of
+    spent_today: Amount = Amount(0)
+    warned_spend: int = 0  # percent that the account was last told of
+    warned_notional: int = 0
+    version: int = 1
 
 
 class ApiKey(Struct):
@@ -270,6 +288,7 @@ class Bid(Struct):
     max_spend: Amount | None = None
     on_preempt: OnPreempt = OnPreempt.REQUEUE
     client_bid_id: str | None = None
+    key: str | None = None  # that placed it: its limits bind it
     labels: dict[str, str] = field(default_factory=dict)
     filled_gpus: int = 0  # on nodes now: starting, running or noticed
     awarded_gpus: int = 0  # the fill of the last tick
@@ -285,6 +304,11 @@ class Bid(Struct):
     reason_needed: int | None = None
     reason_usable: int | None = None
     version: int = 1
+
+    @property
+    def asked_gpus(self) -> int:
+        """The GPUs that it asks the next tick for."""
+        return 0 if self.status in BID_FINAL else self.filled_gpus if self.is_paused else self.gpus
 
 
 class Lease(Struct):

@@ -16,6 +16,7 @@ from auction.model import (
     Bid,
     Event,
     Lease,
+    Limits,
     Market,
     Node,
     Notice,
@@ -63,6 +64,7 @@ class Changes(Struct):
     leases: dict[str, Lease] = field(default_factory=dict)
     notices: dict[str, Notice] = field(default_factory=dict)
     payouts: dict[str, Payout] = field(default_factory=dict)
+    limits: dict[str, Limits] = field(default_factory=dict)
     transfers: list[Transfer] = field(default_factory=list)
     usage: list[Usage] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
@@ -86,6 +88,7 @@ class LiveState(Struct):
     next_bid_seq: int
     next_offer_seq: int
     payouts: list[Payout] = field(default_factory=list)  # created, not closed
+    limits: list[Limits] = field(default_factory=list)
 
 
 class Store(Protocol):

@@ -32,6 +32,7 @@ from auction.model import (
     Event,
     Lease,
     LeaseState,
+    Limits,
     Market,
     Node,
     NodeHealth,
@@ -51,7 +52,7 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 _E = TypeVar("_E")
 
-Entity = Account | ApiKey | Market | Node | Offer | Bid | Lease | Notice | Payout
+Entity = Account | ApiKey | Market | Node | Offer | Bid | Lease | Notice | Payout | Limits
 
 # By exact type: `match` on structs asks their abstract metaclass, and this is the hottest call.
 _CHANGES_OF: dict[type[msgspec.Struct], str] = {
@@ -64,6 +65,7 @@ _CHANGES_OF: dict[type[msgspec.Struct], str] = {
     Lease: "leases",
     Notice: "notices",
     Payout: "payouts",
+    Limits: "limits",
 }
 
 
@@ -74,6 +76,13 @@ class Balance(msgspec.Struct, frozen=True):
     held: Amount
     earning: Amount
     payable: Amount
+
+
+class LimitUse(msgspec.Struct):
+    """What an account or key with limits has in the market now; derived from its bids."""
+
+    notional: int = 0  # limits x GPUs of its live bids, microusd per hour
+    held: int = 0
 
 
 class State:
@@ -92,6 +101,7 @@ class State:
         self.leases: dict[str, Lease] = {}
         self.notices: dict[str, Notice] = {}
         self.payouts: dict[str, Payout] = {}
+        self.limits: dict[str, Limits] = {}  # of accounts and keys that have some
         self.balances: dict[int, int] = {ledger_account(OPERATOR_NUMBER, code): 0 for code in OPERATOR_CODES}
         self.next_bid_seq = 1
         self.next_offer_seq = 1
@@ -113,14 +123,57 @@ class State:
         ] = []  # (bid, GPUs) of the entry being applied, not to be bid for again
         self.live_bid_counts: dict[tuple[str, str], int] = {}
         self.live_offer_counts: dict[tuple[str, str], int] = {}
+        self.limit_uses: dict[str, LimitUse] = {}  # of those in `limits`
+        self.notionals: dict[str, int] = {}  # of bids that some limits bind
+        self.affiliates: dict[str, set[str]] = {}  # account ids by affiliation
 
     # -- adding and dropping ----------------------------------------------------------------------
 
     def add_account(self, account: Account) -> None:
         self.accounts[account.id] = account
         self.deadlines.set(account.id, account.cancel_at_us)
+        self.affiliate(account, account.affiliation)
         for code in CUSTOMER_CODES:
             self.balances.setdefault(ledger_account(account.number, code), 0)
+
+    def affiliate(self, account: Account, affiliation: str | None) -> None:
+        if account.affiliation is not None:
+            self.affiliates.setdefault(account.affiliation, set()).discard(account.id)
+        account.affiliation = affiliation
+        if affiliation is not None:
+            self.affiliates.setdefault(affiliation, set()).add(account.id)
+
+    def parties(self, account_id: str) -> set[str]:
+        """Return the account and all that are declared to belong with it."""
+        affiliation = self.accounts[account_id].affiliation
+        return {account_id} if affiliation is None else self.affiliates[affiliation]
+
+    def add_limits(self, limits: Limits) -> None:
+        self.limits[limits.id] = limits
+        use = self.limit_uses[limits.id] = LimitUse()
+        for bid in self.bids.values():
+            if limits.id in (bid.account, bid.key):
+                use.held += bid.held
+                use.notional += self.notionals.setdefault(bid.id, bid.asked_gpus * bid.limit)
+
+    def count_notional(self, bid: Bid) -> None:
+        """What a bid asks for has changed: count it where a limit binds it."""
+        uses = self._uses_of(bid)
+        if uses:
+            notional = bid.asked_gpus * bid.limit
+            for use in uses:
+                use.notional += notional - self.notionals.get(bid.id, 0)
+            self.notionals[bid.id] = notional
+
+    def count_held(self, bid: Bid, change: int) -> None:
+        for use in self._uses_of(bid):
+            use.held += change
+
+    def _uses_of(self, bid: Bid) -> list[LimitUse]:
+        if not self.limits:
+            return []
+        scopes = (bid.account,) if bid.key is None else (bid.account, bid.key)
+        return [self.limit_uses[scope] for scope in scopes if scope in self.limit_uses]
 
     def add_market(self, market: Market) -> None:
         self.markets[market.id] = market
@@ -171,6 +224,7 @@ class State:
         if bid.client_bid_id is not None:
             del self.client_bids[bid.account, bid.client_bid_id]
         _count(self.live_bid_counts, (bid.account, bid.market), -1)
+        self.notionals.pop(bid.id, None)
 
     def add_lease(self, lease: Lease) -> None:
         self.leases[lease.id] = lease
@@ -277,6 +331,7 @@ class State:
             next_bid_seq=self.next_bid_seq,
             next_offer_seq=self.next_offer_seq,
             payouts=_by_id(self.payouts),
+            limits=_by_id(self.limits),
         )
 
     def hash(self) -> str:

@@ -14,7 +14,20 @@ import msgspec
 from asyncpg import Record
 from msgspec import Struct
 
-from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Payout, Tick
+from auction.model import (
+    Account,
+    ApiKey,
+    Bid,
+    Event,
+    Lease,
+    Limits,
+    Market,
+    Node,
+    Notice,
+    Offer,
+    Payout,
+    Tick,
+)
 
 S = TypeVar("S", bound=Struct)
 
@@ -110,6 +123,7 @@ TABLES: dict[type[Struct], Table] = {
         _table("leases", Lease, "id"),
         _table("notices", Notice, "id"),
         _table("payouts", Payout, "id"),
+        _table("limits", Limits, "id"),
         _table("ticks", Tick, "market", "tick"),
         _table("events", Event),
     )

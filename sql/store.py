@@ -27,6 +27,7 @@ from auction.model import (
     Event,
     Lease,
     LeaseState,
+    Limits,
     Market,
     Node,
     Notice,
@@ -173,6 +174,7 @@ class PostgresStore:
             await _write_slots(connection, list(changes.leases.values()))
         await _upsert(connection, Notice, changes.notices)
         await _upsert(connection, Payout, changes.payouts)
+        await _upsert(connection, Limits, changes.limits)
         await self._write_money(connection, changes)
         for struct, rows in ((Tick, changes.ticks), (Event, changes.events)):
             if rows:
@@ -257,6 +259,7 @@ class PostgresStore:
             next_bid_seq=counters["next_bid_seq"],
             next_offer_seq=counters["next_offer_seq"],
             payouts=await select(Payout, "t.state = 'created'"),
+            limits=await select(Limits),
         )
 
     async def _load_prices(

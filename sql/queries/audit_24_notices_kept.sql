@@ -30,4 +30,4 @@ CROSS JOIN LATERAL (
         CASE l.end_reason WHEN 'offer_withdrawn' THEN least(t.seconds, o.notice_seconds)
             ELSE t.seconds END AS promised_s
 ) p
-WHERE l.end_reason IN ('outbid', 'moved', 'funds_exhausted', 'max_spend', 'offer_withdrawn') AND l.started_at_us IS NOT NULL
+WHERE l.end_reason IN ('outbid', 'moved', 'funds_exhausted', 'max_spend', 'spend_cap', 'offer_withdrawn') AND l.started_at_us IS NOT NULL

@@ -30,7 +30,11 @@ from auction.commands import (
     ReportLease,
     ReportNode,
     RequestPayout,
+    ResumeKey,
+    SetAffiliation,
+    SetLimits,
     SetMarketTiming,
+    StopKey,
     TestNotice,
     WithdrawOffer,
 )
@@ -116,6 +120,7 @@ class Crowd:
         if self.ends:
             self.watch()
             self.pay()
+            self.brake()
             lease = self.pick(self.core.leases)
             if lease is not None and self.ends.random() < 0.03:
                 self.do(TestNotice(lease.id, lease.account))
@@ -134,6 +139,24 @@ class Crowd:
         elif dice.random() < 0.02:
             amount = dice.choice([1, 1_000, -1_000])
             self.do(Adjust(self.new_id("adj"), dice.choice(self.buyers), "available", amount, "goodwill"))
+
+    def brake(self):
+        """Limits are set and lowered, keys stopped and resumed, accounts declared to belong together."""
+        dice = self.ends
+        if dice.random() < 0.06:
+            buyer = dice.choice(self.buyers)
+            scope = dice.choice([buyer, f"key_{buyer}"])
+            price = dice.choice([None, None, 2_000_000])
+            cap = dice.choice([None, 300_000, 600_000])
+            self.do(SetLimits(scope, buyer, price, dice.choice([None, 20_000_000]), cap))
+        elif dice.random() < 0.03:
+            buyer = dice.choice(self.buyers)
+            self.do(StopKey(f"key_{buyer}", buyer, dice.random() < 0.5))
+        elif dice.random() < 0.1:
+            buyer = dice.choice(self.buyers)
+            self.do(ResumeKey(f"key_{buyer}", buyer))
+        elif dice.random() < 0.02:
+            self.do(SetAffiliation(dice.choice([*self.buyers, *self.owners]), dice.choice([None, "group"])))
 
     def watch(self):
         """Nodes fall silent and come back; GPUs are fenced and cleaned."""
@@ -163,7 +186,7 @@ class Crowd:
                 minimum, colocate = gpus, Colocate.FABRIC if gpus > 8 else Colocate.NODE
             buyer, market = dice.choice(self.buyers), self.market.id
             place = PlaceBid(self.new_id("bid"), buyer, market, gpus, limit, minimum, colocate)
-            self.do(structs.replace(place, **self.some_end(limit * gpus)))
+            self.do(structs.replace(place, **self.some_end(limit * gpus), **self.some_key(buyer)))
         elif roll < 0.60:
             gpus = dice.choice([None, None, 1, 3, 8])
             paused = dice.choice([None, None, None, True, False])
@@ -192,6 +215,9 @@ class Crowd:
             self.do(SetMarketTiming(self.market.id, *timing))
         elif roll < 0.96:
             self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000))
+
+    def some_key(self, buyer):
+        return {"key": f"key_{buyer}"} if self.ends and self.ends.random() < 0.5 else {}
 
     def some_end(self, cost_per_hour):
         """How a bid ends by the clock, if it does."""

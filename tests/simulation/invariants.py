@@ -23,6 +23,7 @@ class Witness:
         self.ticks = []
         self.event_seq = defaultdict(int)
         self.starts = {}
+        self.ceilings = {}
 
     def see(self, changes):
         self.transfers += changes.transfers
@@ -39,6 +40,12 @@ class Witness:
                 assert bid.status in BID_FINAL or tick < bid.arrival_tick, "one tick only"
         self.notices.update(changes.notices)
         self.ticks += changes.ticks
+        for limits in changes.limits.values():
+            cap = limits.spend_cap_per_day
+            if (limits.version, cap) != self.ceilings.get(limits.id, (None, None, None))[:2]:
+                used = limits.spent_today + self.core._state.limit_uses[limits.id].held
+                ceiling = None if cap is None else max(cap, used)
+                self.ceilings[limits.id] = limits.version, cap, ceiling
         for event in changes.events:
             if event.account is not None:
                 assert event.account_seq == self.event_seq[event.account] + 1, "P11"
@@ -69,6 +76,7 @@ class Witness:
         for account in state.accounts.values():
             assert state.balances[ledger_account(account.number, HELD)] == held[account.id]
             assert state.balances[ledger_account(account.number, AVAILABLE)] >= 0
+        self.check_limits(state)
         for node in state.nodes.values():
             used = [
                 gpu
@@ -93,6 +101,19 @@ class Witness:
             assert (lease.state is LeaseState.NOTICED) == (lease.notice is not None)
             if lease.notice is not None:
                 assert state.notices[lease.notice].lease == lease.id
+
+    def check_limits(self, state):
+        """What limits count is what there is, and nobody passes a cap of the day, even by a last bill."""
+        for limits in state.limits.values():
+            bound = [bid for bid in state.bids.values() if limits.id in (bid.account, bid.key)]
+            use = state.limit_uses[limits.id]
+            assert use.held == sum(bid.held for bid in bound)
+            assert use.notional == sum(bid.limit * bid.asked_gpus for bid in bound)
+            if limits.id in self.ceilings and self.ceilings[limits.id][2] is not None:
+                spent = limits.spent_today if limits.day == state.now_us // 86_400_000_000 else 0
+                assert spent + use.held <= self.ceilings[limits.id][2]
+            if limits.is_stopped and limits.id != limits.account:
+                assert all(bid.on_preempt == "cancel" or bid.status in BID_FINAL for bid in bound)
 
     def check_bill_stops(self, lease, alive_until_us):
         """Nothing more is charged after the last good heartbeat of a node that is late."""
@@ -144,7 +165,7 @@ class Witness:
     def _check_end(self, lease):
         """I20: no preemption without a notice of at least the promised length."""
         assert lease.end_reason is not None
-        preempted = {"outbid", "moved", "funds_exhausted", "max_spend", "offer_withdrawn"}
+        preempted = {"outbid", "moved", "funds_exhausted", "max_spend", "spend_cap", "offer_withdrawn"}
         if lease.end_reason in preempted:
             notice = self.notices[lease.notice]
             promised_us = self.core.markets[lease.market].notice_seconds * 1_000_000

@@ -1,0 +1,8 @@
+-- What the bids of an account, or (with $2) of one of its keys, have in the market now.
+SELECT
+    coalesce(sum(limit_price * CASE WHEN is_paused THEN filled_gpus ELSE gpus END)
+        FILTER (WHERE status NOT IN ('cancelled', 'exhausted', 'expired')), 0)::bigint AS notional,
+    coalesce(sum(held), 0)::bigint AS held
+FROM bids
+WHERE account = $1 AND ($2::text IS NULL OR key = $2)
+    AND (status NOT IN ('cancelled', 'exhausted', 'expired') OR held > 0)
