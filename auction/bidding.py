@@ -228,7 +228,7 @@ def test_notice(state: State, command: TestNotice) -> Notice:
         state,
         lease,
         EndReason.TEST,
-        notice_seconds=market.notice_seconds,
+        notice_seconds=leases.promised_notice_s(state, lease),
         old_price=state.books[market.id].prices[-1][1],
         price=market.price,
         keep_price=None,

@@ -308,7 +308,8 @@ class _Losses:
         """Tell all who lose GPUs; return how many GPUs.
 
         Where a market staggers (R8), at most a share of its GPUs is handed over in one notice length: who
-        ranks lowest goes first, the others get a notice that is so many lengths longer.
+        ranks lowest goes first, the others get a notice that is so many lengths longer. An offer's longer
+        notice is kept in any case; if the tenant's money ends inside it, the rest is its owner's gift.
         """
         market, state = self._market, self._state
         share_bps = market.stagger_share_bps
@@ -316,12 +317,13 @@ class _Losses:
         total = 0
         for lease, price in sorted(self._running, key=self._goes_first):
             wave = total // cap if share_bps is not None else 0
-            notice_seconds = market.notice_seconds * (1 + min(wave, STAGGER_WAVES_MAX - 1))
+            staggered = market.notice_seconds * (1 + min(wave, STAGGER_WAVES_MAX - 1))
+            staggered = min(staggered, STAGGER_SECONDS_MAX)
             leases.issue_notice(
                 state,
                 lease,
                 self._reason(lease),
-                notice_seconds=max(market.notice_seconds, min(notice_seconds, STAGGER_SECONDS_MAX)),
+                notice_seconds=max(leases.promised_notice_s(state, lease), staggered),
                 old_price=price,
                 price=self._price,
                 keep_price=state.books[market.id].entry_price,

@@ -135,6 +135,11 @@ def report_started(state: State, lease: Lease, connect: dict[str, str]) -> None:
     refresh(state, lease)
 
 
+def promised_notice_s(state: State, lease: Lease) -> int:
+    """Return the notice that an outbid tenant gets: its market's, or a longer one that the offer promised."""
+    return max(state.markets[lease.market].notice_seconds, state.offers[lease.offer].notice_seconds)
+
+
 def issue_notice(
     state: State,
     lease: Lease,

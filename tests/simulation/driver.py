@@ -105,7 +105,8 @@ class Crowd:
         price = 10_000 * self.dice.randint(50, 150)
         until = self.at_us + self.dice.randint(60, 600) * SECOND if self.dice.random() < 0.2 else None
         gpus = self.dice.choice([2, self.core.nodes[node].gpus])
-        self.do(CreateOffer(self.new_id("off"), self.nodes[node], node, gpus, price, None, until, None))
+        notice = self.ends and self.ends.choice([None, None, 45, 90])
+        self.do(CreateOffer(self.new_id("off"), self.nodes[node], node, gpus, price, None, until, notice))
 
     def pick(self, entities):
         keys = sorted(entities)

@@ -18,6 +18,7 @@ class Witness:
         self.leases = {}
         self.bids = {}
         self.notices = {}
+        self.offers = {}
         self.lapsed_gpus = {}
         self.metered_at = {}
         self.ticks = []
@@ -39,6 +40,7 @@ class Witness:
                 tick = self.core.markets[bid.market].tick
                 assert bid.status in BID_FINAL or tick < bid.arrival_tick, "one tick only"
         self.notices.update(changes.notices)
+        self.offers.update(changes.offers)
         self.ticks += changes.ticks
         for limits in changes.limits.values():
             cap = limits.spend_cap_per_day
@@ -169,6 +171,8 @@ class Witness:
         if lease.end_reason in preempted:
             notice = self.notices[lease.notice]
             promised_us = self.core.markets[lease.market].notice_seconds * 1_000_000
+            if lease.end_reason in ("outbid", "moved", "offer_withdrawn"):
+                promised_us = max(promised_us, self.offers[lease.offer].notice_seconds * 1_000_000)
             assert notice.reclaim_at_us - notice.issued_at_us >= promised_us
             assert lease.ended_at_us <= notice.reclaim_at_us
             assert notice.reason is lease.end_reason

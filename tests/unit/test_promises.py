@@ -5,6 +5,8 @@ from auction.commands import (
     CreateMarket,
     CreateNode,
     CreateOffer,
+    Deposit,
+    PlaceBid,
     RecallNode,
     ReportLease,
     TestNotice,
@@ -132,3 +134,43 @@ def test_a_staggered_market_hands_over_a_share_at_a_time_lowest_rank_first():
     assert [bid for bid in on_node if "old" in bid] == [f"bid_old{number}" for number in range(4, 8)]
     crowded.until(20 + 125)
     assert crowded.on_node() == [f"bid_new{number}" for number in range(8)]
+
+
+def outbid_on_a_longer_notice(deposit=10 * DOLLAR):
+    """A tenant on an offer that promises 600 s is outbid after 60 s by somebody who pays more."""
+    market = Market()
+    market.do(CreateOffer("off", "acct_owner", "node", 2, 500_000, notice_seconds=600))
+    market.do(CreateAccount("acct_b", "b", ["buyer"]))
+    market.do(Deposit("dep_b", "acct_b", deposit))
+    market.do(PlaceBid("bid_b", "acct_b", "h100.us", 2, DOLLAR))
+    market.until(70)
+    market.fund("rich")
+    market.do(PlaceBid("bid_rich", "acct_rich", "h100.us", 2, 5 * DOLLAR))
+    market.until(90)
+    (notice,) = market.core._state.notices.values()
+    return market, notice
+
+
+def test_an_offer_may_promise_its_tenants_a_longer_notice_than_its_market():
+    market, notice = outbid_on_a_longer_notice()
+    assert notice.reason is EndReason.OUTBID
+    assert notice.reclaim_at_us - notice.issued_at_us == 600 * SECOND
+    market.until(600)
+    assert market.on_node() == ["bid_b"]
+    market.until(700)
+    assert market.on_node() == ["bid_rich"]
+
+
+def test_the_longer_notice_is_kept_though_the_tenants_money_ends_inside_it():
+    """A hold covers the market's notice; what the offer gives beyond it is its owner's."""
+    market, notice = outbid_on_a_longer_notice(deposit=150_000)
+    market.until(650)
+    assert market.on_node() == ["bid_b"]
+    lease = market.core.leases[notice.lease]
+    market.until(700)
+    assert market.on_node() == ["bid_rich"]
+    assert (lease.ended_at_us, lease.end_reason) == (notice.reclaim_at_us, EndReason.OUTBID)
+    balance = market.core.balance("acct_b")
+    assert balance.held == 0
+    assert lease.settled == lease.metered == 150_000 - balance.available
+    assert balance.available < 2 * lease.notice_price // 3600, "it paid for every second that it could"
