@@ -269,38 +269,24 @@ async def _operation(call: Call[Any, Any], operation: Operation) -> Command:
 
 
 def _batch_view(call: Call[Any, Any], outcomes: list[Any]) -> BatchView:
-    bids = [outcome for outcome in outcomes if isinstance(outcome, Bid)]
-    leases = _live_leases(call.core, bids)
-    return BatchView([_result(call, outcome, leases) for outcome in outcomes])
+    return BatchView([_result(call, outcome) for outcome in outcomes])
 
 
-def _result(call: Call[Any, Any], outcome: Any, leases: dict[str, list[str]]) -> ResultView:
-    markets = call.core.markets
+def _result(call: Call[Any, Any], outcome: Any) -> ResultView:
     match outcome:
         case Rejection():
             problem = call.problem(outcome)
             return ResultView(problem.status, problem=problem)
         case PlacedBid(bid=bid, is_repeat=is_repeat):
             status = 200 if is_repeat else 201
-            return ResultView(status, bid=bid_view(bid, markets[bid.market], leases.get(bid.id, [])))
+            return ResultView(status, bid=_shown(call.core, bid))
         case _:
-            return ResultView(200, bid=bid_view(outcome, markets[outcome.market], leases.get(outcome.id, [])))
+            return ResultView(200, bid=_shown(call.core, outcome))
 
 
 def _shown(core: Core, bid: Bid) -> BidView:
     """Show a bid as the engine just left it."""
-    return bid_view(bid, core.markets[bid.market], _live_leases(core, [bid]).get(bid.id, []))
-
-
-def _live_leases(core: Core, bids: list[Bid]) -> dict[str, list[str]]:
-    """Return the ids of these bids' live leases, by bid; one pass, and none for bids that have none."""
-    holders = {bid.id for bid in bids if bid.filled_gpus or bid.awarded_gpus}
-    found: dict[str, list[str]] = {}
-    if holders:
-        for lease in core.leases.values():
-            if lease.bid in holders:
-                found.setdefault(lease.bid, []).append(lease.id)
-    return found
+    return bid_view(bid, core.markets[bid.market], core.leases_of(bid.id))
 
 
 def _read(row: BidRow) -> BidView:

@@ -204,7 +204,7 @@ class Session:
             self._account_seq = seq
             while await self._tell_stored(account):
                 pass
-            self._subscription.account = account
+            self._services.engine.publisher.follow(self._subscription, account)
             # What was committed before listening began is in the store, what came after is told live.
             while await self._tell_stored(account):
                 pass
@@ -220,7 +220,8 @@ class Session:
     async def _unsubscribe(self, message: Unsubscribe) -> None:
         for channel in message.channels:
             if channel == ACCOUNT:
-                self._subscription.account, self._account_seq = None, None
+                self._services.engine.publisher.follow(self._subscription, None)
+                self._account_seq = None
             elif channel == MARKETS:
                 self._subscription.all_markets = False
             else:

@@ -167,7 +167,6 @@ def _shrink(state: State, bid: Bid) -> None:
 def cancel(state: State, command: CancelBid) -> Bid:
     bid = admission.own_bid(state, command.bid, command.account, command.expected_version)
     cancel_bid(state, bid, release=command.release)
-    leases.start_pending(state, bid.market)
     return bid
 
 
@@ -196,7 +195,6 @@ def release(state: State, command: ReleaseLease) -> Lease:
     """Give a lease back: it ends now, and its bid asks for that much less."""
     lease = admission.own_lease(state, command.lease, command.account)
     bid = state.bids[lease.bid]
-    market_id = lease.market
     if bid.status is not BidStatus.EXHAUSTED:
         left = bid.gpus - lease.gpu_count
         if left < max(1, bid.min_gpus):
@@ -214,7 +212,6 @@ def release(state: State, command: ReleaseLease) -> Lease:
             leases.sync_bid(state, bid)
     else:
         leases.end(state, lease, EndReason.RELEASED)
-    leases.start_pending(state, market_id)
     return lease
 
 
@@ -248,5 +245,4 @@ def acknowledge(state: State, command: AckNotice) -> Notice:
         lease = state.leases[notice.lease]
         assert lease.state in LEASE_ON_NODE
         leases.end(state, lease, notice.reason)
-        leases.start_pending(state, notice.market)
     return notice

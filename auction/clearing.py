@@ -19,7 +19,6 @@ from auction.model import (
     BID_FINAL,
     Bid,
     BidStatus,
-    Colocate,
     EndReason,
     Lease,
     LeaseState,
@@ -247,7 +246,7 @@ def _apply_transitions(
     )
     units = [_units_of(state, offer) for offer in offers.values()]
     placed = place(
-        [Fill(bid.seq, bid.awarded_gpus, bid.colocate is not Colocate.NONE) for bid in winners],
+        [Fill(bid.seq, bid.awarded_gpus, bid.asks_colocated) for bid in winners],
         units,
         held,
         waiting,
@@ -269,7 +268,7 @@ def _apply_transitions(
         )
         if placed[key] > live:
             leases.award(state, bids[key[0]], offers[key[1]], placed[key] - live)
-    return leases.start_pending(state, market.id), preempted
+    return leases.start_pending(state, state.pending[market.id].values()), preempted
 
 
 def _units_of(state: State, offer: Offer) -> OfferUnits:

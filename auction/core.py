@@ -208,6 +208,7 @@ class Core:
                 case _:
                     outcome = _HANDLERS[type(command)](state, command)
             lapses.give_up_losses(state)
+            leases.start_freed(state)
         except Rejection as rejection:
             state.seq -= 1
             return rejection
@@ -302,6 +303,10 @@ class Core:
 
     def limit_use(self, scope: str) -> LimitUse:
         return self._state.limit_uses[scope]
+
+    def leases_of(self, bid_id: str) -> list[str]:
+        """Return the ids of a bid's live leases."""
+        return list(self._state.bid_leases.get(bid_id, ()))
 
     def client_bid(self, account: str, client_bid_id: str) -> Bid | None:
         """Return the live bid under this client_bid_id."""

@@ -46,7 +46,7 @@ def report_node(state: State, command: ReportNode) -> Node:
     state.touch(node)
     list_offers(state, node)
     state.emit(_HEALTH_EVENTS[node.health], node, account=node.account, market=node.market)
-    leases.start_pending(state, node.market)
+    state.freed_nodes.add(node.id)
     return node
 
 
@@ -63,7 +63,7 @@ def fence(state: State, command: FenceGpus) -> Node:
     _lose(state, [x for x in state.node_leases[node.id].values() if set(x.gpus) & set(fenced)])
     state.touch(node)
     list_offers(state, node)
-    leases.start_pending(state, node.market)
+    state.freed_nodes.add(node.id)
     return node
 
 
@@ -115,5 +115,4 @@ def report_lease(state: State, command: ReportLease) -> Lease:
         reason = EndReason.NODE_LOST
         state.emit(EventKind.LEASE_FAILED, lease, account=lease.account, market=lease.market)
     leases.end(state, lease, reason)
-    leases.start_pending(state, lease.market)
     return lease

@@ -11,11 +11,15 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 20  # log2(36^20) = 103 bits
 
 
+# Two digits at a time, the lower one first: a tick may name a hundred thousand objects.
+_PAIRS = [low + high for high in _ALPHABET for low in _ALPHABET]
+
+
 def _encode(value: int) -> str:
     digits = []
-    for _ in range(_ID_LENGTH):
-        value, digit = divmod(value, 36)
-        digits.append(_ALPHABET[digit])
+    for _ in range(_ID_LENGTH // 2):
+        value, pair = divmod(value, 36 * 36)
+        digits.append(_PAIRS[pair])
     return "".join(digits)
 
 

@@ -5,6 +5,7 @@ the GPUs of the node, the bid's fill, the notice. No lease ends without a reason
 preempted without a notice, and a bid never occupies more GPUs than it asked for.
 """
 
+from collections.abc import Iterable
 from heapq import heappush
 
 from auction import billing
@@ -20,7 +21,6 @@ from auction.model import (
     NOTICE_TRANSITIONS,
     Bid,
     BidStatus,
-    Colocate,
     EndReason,
     Lease,
     LeaseState,
@@ -72,12 +72,24 @@ def _number(state: State) -> int:
     return (state.seq << 20) + state.object_number
 
 
-def start_pending(state: State, market_id: str) -> int:
-    """Give free GPUs to the leases that wait for them, first awarded first. Returns their count."""
+def start_freed(state: State) -> None:
+    """Hand on what ended in this entry: to leases that wait for its nodes, or that are of the same bids."""
+    waiting: dict[str, Lease] = {}
+    for node_id in state.freed_nodes:
+        waiting.update(state.node_leases[node_id])
+    for bid_id in state.freed_bids:
+        waiting.update(state.bid_leases.get(bid_id, {}))
+    state.freed_nodes.clear()
+    state.freed_bids.clear()
+    start_pending(state, [lease for lease in waiting.values() if lease.state is LeaseState.PENDING])
+
+
+def start_pending(state: State, waiting: Iterable[Lease]) -> int:
+    """Give free GPUs to leases that wait for them, first awarded first. Returns how many GPUs."""
     started = 0
-    for lease in sorted(state.pending[market_id].values(), key=lambda x: (x.awarded_at_us, x.id)):
+    for lease in sorted(waiting, key=lambda x: (x.awarded_at_us, x.id)):
         bid = state.bids[lease.bid]
-        if bid.id in state.books[market_id].underfunded:
+        if bid.id in state.books[lease.market].underfunded:
             continue  # the next tick decides whether it can still pay
         if bid.filled_gpus + lease.gpu_count > bid.gpus:
             continue  # its old GPUs are still under notice: never more than it asked for
@@ -95,11 +107,11 @@ def start_pending(state: State, market_id: str) -> int:
         if len(free) < lease.gpu_count:
             continue
         lease.gpus = free[: lease.gpu_count]
-        provisioning_us = state.markets[market_id].provisioning_seconds * MICROSECONDS_PER_SECOND
+        provisioning_us = state.markets[lease.market].provisioning_seconds * MICROSECONDS_PER_SECOND
         lease.start_by_us = state.now_us + provisioning_us
         state.deadlines.set(lease.id, lease.start_by_us)
         _move(state, lease, LeaseState.STARTING)
-        del state.pending[market_id][lease.id]
+        del state.pending[lease.market][lease.id]
         started += lease.gpu_count
         _tell(state, EventKind.LEASE_STARTING, lease)
         refresh(state, lease)
@@ -224,6 +236,8 @@ def end(state: State, lease: Lease, reason: EndReason) -> None:
     billing.refund(state, lease, reason, last_charge)
     _move(state, lease, LeaseState.ENDED)
     state.drop_lease(lease)
+    state.freed_nodes.add(lease.node)
+    state.freed_bids.add(lease.bid)
     bid = state.bids[lease.bid]
     if reason in (EndReason.OFFER_WITHDRAWN, EndReason.NODE_LOST) and lease.started_at_us is not None:
         state.books[lease.market].ranked_once.add(bid.id)
@@ -375,8 +389,7 @@ def sync_bid(state: State, bid: Bid) -> None:
         limit=bid.limit,
         gpus=gpus,
         min_gpus=bid.min_gpus,
-        # A gang of which something was lost cannot be asked to lie together any more.
-        colocated=bid.colocate is not Colocate.NONE and gpus == bid.gpus,
+        colocated=bid.asks_colocated,
         held=0 if bid.is_newcomer else incumbent + bid.reclaimed_gpus,
         arrival_tick=bid.arrival_tick,
         arrival_hash=bid.arrival_hash,

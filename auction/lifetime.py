@@ -21,30 +21,22 @@ from auction.units import MICROSECONDS_PER_SECOND
 
 
 def sweep(state: State) -> None:
-    """Carry out what is due, each at its promised instant; hand the GPUs on."""
-    markets: set[str] = set()
+    """Carry out what is due, each at its promised instant."""
     while (due := state.deadlines.take(state.now_us)) is not None:
         _, entity_id = due
         if entity_id in state.notices:
             notice = state.notices[entity_id]
             leases.end(state, state.leases[notice.lease], notice.reason)
-            markets.add(notice.market)
         elif entity_id in state.leases:
             lease = state.leases[entity_id]
             if lease.state is LeaseState.STARTING:
                 delivery.fail_start(state, lease)
             else:
                 _end_run(state, lease)
-            markets.add(lease.market)
         elif entity_id in state.bids:
-            bid = state.bids[entity_id]
-            _expire(state, bid)
-            markets.add(bid.market)
+            _expire(state, state.bids[entity_id])
         else:
-            markets |= _switch_off(state, state.accounts[entity_id])
-    lapses.give_up_losses(state)
-    for market_id in sorted(markets):
-        leases.start_pending(state, market_id)
+            _switch_off(state, state.accounts[entity_id])
 
 
 def _expire(state: State, bid: Bid) -> None:
@@ -77,11 +69,10 @@ def cancel_after(state: State, command: CancelAfter) -> Account:
     return account
 
 
-def _switch_off(state: State, account: Account) -> set[str]:
-    """Cancel the bids of an account whose owner has not been heard of; return their markets."""
+def _switch_off(state: State, account: Account) -> None:
+    """Cancel the bids of an account whose owner has not been heard of."""
     account.cancel_at_us = None
     state.touch(account)
     bids = [bid for bid in state.bids.values() if bid.account == account.id and bid.status not in BID_FINAL]
     for bid in sorted(bids, key=lambda bid: bid.seq):
         cancel_bid(state, bid, release=account.cancel_releases)
-    return {bid.market for bid in bids}

@@ -310,6 +310,11 @@ class Bid(Struct):
         """The GPUs that it asks the next tick for."""
         return 0 if self.status in BID_FINAL else self.filled_gpus if self.is_paused else self.gpus
 
+    @property
+    def asks_colocated(self) -> bool:
+        """Whether they must lie together: what is left of a paused gang that lost some cannot any more."""
+        return self.colocate is not Colocate.NONE and self.asked_gpus == self.gpus
+
 
 class Lease(Struct):
     """The right to use given GPUs of one node from start to end, while its bid wins."""

@@ -18,9 +18,8 @@ SUBSCRIPTIONS_MAX = 10_000
 class Subscription:
     """One listener: the events of one account (or of all, for the server's own parts) and ticks."""
 
-    def __init__(self, account: str | None, *, all_accounts: bool = False) -> None:
-        self.account = account
-        self.all_accounts = all_accounts
+    def __init__(self, *, all_accounts: bool = False) -> None:
+        self.account: str | None = None  # set by Publisher.follow
         self.markets: set[str] = set()
         self.all_markets = False
         self.overflowed = False
@@ -29,15 +28,16 @@ class Subscription:
         self._ticks: dict[str, Tick] = {}
         self._ready = asyncio.Event()
 
-    def _offer(self, events: list[Event], ticks: list[Tick]) -> None:
+    def _offer_events(self, events: list[Event]) -> None:
         for event in events:
-            if self.all_accounts or (event.account is not None and event.account == self.account):
-                if len(self._events) >= self._events_max:
-                    self.overflowed = True
-                    self._events.clear()
-                else:
-                    self._events.append(event)
-                self._ready.set()
+            if len(self._events) >= self._events_max:
+                self.overflowed = True
+                self._events.clear()
+            else:
+                self._events.append(event)
+        self._ready.set()
+
+    def _offer_ticks(self, ticks: list[Tick]) -> None:
         for tick in ticks:
             if self.all_markets or tick.market in self.markets:
                 self._ticks[tick.market] = tick
@@ -58,20 +58,49 @@ class Publisher:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._of_account: dict[str, set[Subscription]] = {}
+        self._of_all: set[Subscription] = set()
 
     def subscribe(self, account: str | None, *, all_accounts: bool = False) -> Subscription:
         """Add a listener; raises OverflowError past SUBSCRIPTIONS_MAX."""
         if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise OverflowError(f"{SUBSCRIPTIONS_MAX} subscriptions are open")
-        subscription = Subscription(account, all_accounts=all_accounts)
+        subscription = Subscription(all_accounts=all_accounts)
         self._subscriptions.add(subscription)
+        if all_accounts:
+            self._of_all.add(subscription)
+        self.follow(subscription, account)
         return subscription
+
+    def follow(self, subscription: Subscription, account: str | None) -> None:
+        """From now on the listener hears of this account, and no longer of the one before."""
+        listeners = self._of_account.get(subscription.account or "")
+        if listeners is not None:
+            listeners.discard(subscription)
+            if not listeners:
+                del self._of_account[subscription.account or ""]
+        subscription.account = account
+        if account is not None:
+            self._of_account.setdefault(account, set()).add(subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Remove a listener; removing it twice is allowed."""
+        self.follow(subscription, None)
         self._subscriptions.discard(subscription)
+        self._of_all.discard(subscription)
 
     def publish(self, events: list[Event], ticks: list[Tick]) -> None:
-        """Hand committed events and ticks to every subscription. Never blocks."""
-        for subscription in self._subscriptions:
-            subscription._offer(events, ticks)
+        """Hand committed events and ticks to whoever listens to them. Never blocks."""
+        of_account: dict[str, list[Event]] = {}
+        for event in events:
+            if event.account in self._of_account:
+                of_account.setdefault(event.account, []).append(event)
+        for account, own in of_account.items():
+            for subscription in self._of_account[account]:
+                subscription._offer_events(own)
+        if events:
+            for subscription in self._of_all:
+                subscription._offer_events(events)
+        if ticks:
+            for subscription in self._subscriptions:
+                subscription._offer_ticks(ticks)

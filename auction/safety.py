@@ -5,7 +5,6 @@ from auction.bidding import cancel_bid
 from auction.commands import ResumeKey, SetAccountState, SetAffiliation, SetLimits, StopKey
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
-from auction.leases import start_pending
 from auction.model import BID_FINAL, Account, Bid, Limits
 from auction.state import State
 from auction.units import AMOUNT_MAX, PRICE_MAX
@@ -111,5 +110,3 @@ def _cancel_all(state: State, bids: list[Bid], release: bool) -> None:
     live = sorted((bid for bid in bids if bid.status not in BID_FINAL), key=lambda bid: bid.seq)
     for bid in live:
         cancel_bid(state, bid, release=release)
-    for market in sorted({bid.market for bid in live}):
-        start_pending(state, market)

@@ -121,6 +121,8 @@ class State:
         self.losses: list[
             tuple[str, int]
         ] = []  # (bid, GPUs) of the entry being applied, not to be bid for again
+        self.freed_nodes: set[str] = set()  # where leases ended in the entry being applied
+        self.freed_bids: set[str] = set()
         self.live_bid_counts: dict[tuple[str, str], int] = {}
         self.live_offer_counts: dict[tuple[str, str], int] = {}
         self.limit_uses: dict[str, LimitUse] = {}  # of those in `limits`

@@ -5,6 +5,7 @@ engine answers what it has taken in, the pool closes last.
 """
 
 import errno
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ async def running_server(database: Database, config: Config) -> AsyncIterator[Ru
     """Serve this database; raises Fenced when another engine is alive on it."""
     engine = Engine(database.store(), SystemClock())
     await engine.start()
+    _settle_collector()
     try:
         pool = await database.create_pool()
         try:
@@ -51,6 +53,16 @@ async def running_server(database: Database, config: Config) -> AsyncIterator[Ru
             await pool.close()
     finally:
         await engine.stop()
+
+
+def _settle_collector() -> None:
+    """What was loaded lives as long as the server, and what a tick makes is rarely a cycle.
+
+    A tick that preempts half of 100,000 leases took 11 s with the collector's defaults, 6 s with these.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 async def _listen(runner: web.AppRunner, config: Config) -> int:

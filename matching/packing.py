@@ -8,7 +8,9 @@ left. By the chain lemma (chain.py) none of this can fail after the clearing has
 Integers and names in, integers out; nothing here depends on the order of a dictionary.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from matching.chain import Offer, Supply, needed
@@ -285,10 +287,21 @@ def _place_anywhere(
         for bid, offer in sorted(current):
             if bid in wanted:
                 take(bid, offer, current[bid, offer])
+    by_size: dict[int, list[int]] = {}  # offers by their free GPUs, each list a heap
+    for offer in sorted(free):
+        by_size.setdefault(free[offer], []).append(offer)
+    sizes = sorted(size for size in by_size if size > 0)
     for bid in sorted(wanted, key=lambda bid: (-wanted[bid], bid)):
         while wanted[bid] > 0:
-            open_offers = [(gpus, offer) for offer, gpus in free.items() if gpus > 0]
-            enough = [choice for choice in open_offers if choice[0] >= wanted[bid]]
-            gpus, offer = min(enough) if enough else max(open_offers, key=lambda c: (c[0], -c[1]))
-            take(bid, offer, gpus)
+            tightest = bisect_left(sizes, wanted[bid])
+            size = sizes[min(tightest, len(sizes) - 1)]
+            offer = heappop(by_size[size])
+            if not by_size[size]:
+                sizes.remove(size)
+            take(bid, offer, size)
+            left = free[offer]
+            if left > 0:
+                if not by_size.get(left):
+                    insort(sizes, left)
+                heappush(by_size.setdefault(left, []), offer)
     return placed
