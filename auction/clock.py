@@ -1,13 +1,18 @@
 """The clock port: the only place that asks the machine what time it is.
 
-Records carry wall time in microseconds since the epoch. Wall clocks step, so `SystemClock` moves
-only forward: it advances by the monotonic clock and follows the wall clock when that is ahead.
-A step back of the wall clock therefore never makes an interval negative.
+Records carry wall time in microseconds since the epoch. Wall clocks step, so `SystemClock` asks the wall
+once, at its start, and counts from there by the clock that nobody can set: a second billed is a second
+that passed, whatever happens to the wall (FAULTS.md F14). Where the two part by more than a second it says so.
 """
 
 import asyncio
+import logging
 import time
 from typing import Protocol
+
+DRIFT_TOLD_US = 1_000_000
+
+log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -17,27 +22,36 @@ class Clock(Protocol):
         """Return microseconds since the Unix epoch; never less than the last answer."""
         ...
 
+    def not_before(self, at_us: int) -> None:
+        """Go on from `at_us` if that is later: records of that time exist already."""
+        ...
+
     async def wait(self, bell: asyncio.Event, until_us: int | None) -> None:
         """Return when `bell` rings, or at `until_us` if that is given."""
         ...
 
 
 class SystemClock:
-    """Wall time at start, then monotonic time, resynchronised forward only."""
+    """The wall's time when it was made, and the time that has passed since (a machine's sleep included)."""
 
     def __init__(self) -> None:
-        self._wall_us = time.time_ns() // 1000
-        self._monotonic_us = time.monotonic_ns() // 1000
+        self._offset_us = time.time_ns() // 1000 - _passed_us()
+        self._is_drift_told = False
 
     def now_us(self) -> int:
-        monotonic_us = time.monotonic_ns() // 1000
-        elapsed_us = monotonic_us - self._monotonic_us
-        # A forward step is followed at most one second per second of real time: a wall clock that
-        # jumps ten days ahead must not bill ten days.
-        wall_us = min(time.time_ns() // 1000, self._wall_us + 2 * elapsed_us)
-        self._wall_us = max(self._wall_us + elapsed_us, wall_us)
-        self._monotonic_us = monotonic_us
-        return self._wall_us
+        now_us = self._offset_us + _passed_us()
+        drift_us = time.time_ns() // 1000 - now_us
+        if (abs(drift_us) > DRIFT_TOLD_US) is not self._is_drift_told:
+            self._is_drift_told = not self._is_drift_told
+            log.warning(
+                "the wall clock is %+.1f s from the market's time; %s",
+                drift_us / 1e6,
+                "bills follow the market's" if self._is_drift_told else "they agree again",
+            )
+        return now_us
+
+    def not_before(self, at_us: int) -> None:
+        self._offset_us = max(self._offset_us, at_us - _passed_us())
 
     async def wait(self, bell: asyncio.Event, until_us: int | None) -> None:
         if until_us is None:
@@ -52,6 +66,11 @@ class SystemClock:
                 return  # the time has come
 
 
+def _passed_us() -> int:
+    """Return microseconds since some fixed instant; nothing sets this clock."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
+
+
 class ManualClock:
     """A clock that a test, a replay or a simulation moves by hand."""
 
@@ -61,6 +80,9 @@ class ManualClock:
 
     def now_us(self) -> int:
         return self._now_us
+
+    def not_before(self, at_us: int) -> None:
+        self._now_us = max(self._now_us, at_us)
 
     def advance_to(self, now_us: int) -> None:
         """Move to `now_us`, which must not be in the past."""

@@ -153,7 +153,7 @@ class Core:
         """Rebuild the core from a store's or a snapshot's state."""
         core = cls(make_book)
         state = core._state
-        state.seq = live.seq
+        state.seq, state.now_us = live.seq, live.now_us
         state.next_bid_seq, state.next_offer_seq = live.next_bid_seq, live.next_offer_seq
         for account in live.accounts:
             state.add_account(account)

@@ -105,6 +105,7 @@ class Engine:
     async def _recover(self) -> None:
         await self._store.acquire()
         self.core = Core.restore(await self._store.load(), self._make_book)
+        self.clock.not_before(self.core.now_us)
         self._snapshot_seq = self.core.seq
         self.is_ready = True
 

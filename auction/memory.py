@@ -160,6 +160,7 @@ class MemoryStore:
             next_bid_seq=max((bid.seq for bid in rows[Bid].values()), default=0) + 1,
             payouts=_copies(x for x in rows[Payout].values() if x.state is PayoutState.CREATED),
             limits=_copies(rows[Limits].values()),
+            now_us=self.shard.journal[-1].at_us if self.shard.journal else 0,
             next_offer_seq=max((offer.seq for offer in rows[Offer].values()), default=0) + 1,
         )
 

@@ -89,6 +89,7 @@ class LiveState(Struct):
     next_offer_seq: int
     payouts: list[Payout] = field(default_factory=list)  # created, not closed
     limits: list[Limits] = field(default_factory=list)
+    now_us: int = 0  # of the last entry: time does not go back behind it
 
 
 class Store(Protocol):

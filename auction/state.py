@@ -334,12 +334,13 @@ class State:
             next_offer_seq=self.next_offer_seq,
             payouts=_by_id(self.payouts),
             limits=_by_id(self.limits),
+            now_us=self.now_us,
         )
 
     def hash(self) -> str:
         """Return the implementation-free digest of the state (recent prices are derived: left out)."""
         live = self.live()
-        live.prices = {}
+        live.prices, live.now_us = {}, 0  # time may have passed without an entry
         return hashlib.sha256(_encode(live)).hexdigest()
 
 

@@ -260,6 +260,7 @@ class PostgresStore:
             next_offer_seq=counters["next_offer_seq"],
             payouts=await select(Payout, "t.state = 'created'"),
             limits=await select(Limits),
+            now_us=counters["now_us"],
         )
 
     async def _load_prices(

@@ -2,19 +2,24 @@
 
 import asyncio
 import json
+import random
+import time
 
 import pytest
 
 from auction.clock import ManualClock, SystemClock
 from auction.commands import (
     AckNotice,
+    Adjust,
     AmendBid,
+    CancelBid,
     CreateAccount,
     CreateMarket,
     CreateNode,
     CreateOffer,
     Deposit,
     PlaceBid,
+    ReleaseLease,
     ReportLease,
 )
 from auction.engine import Engine
@@ -151,6 +156,60 @@ async def test_concurrent_bids_take_exactly_what_the_balance_covers(server):
         assert 43 == len(refused)
         assert {"insufficient_funds"} == {rejection.code for rejection in refused}
         assert 0 <= engine.core.balance(BUYER).available < one
+
+
+@pytest.mark.parametrize("rounds", [100, pytest.param(1_000, marks=pytest.mark.long)])
+async def test_rounds_of_fifty_concurrent_bids_never_pass_the_balance(server, rounds):
+    """Every round 50 bids at once on what is left of one balance: exactly as many win as it covers."""
+    database = await server.new_database()
+    dice = random.Random(3)
+    async with running_market(database) as engine:
+        await open_market(engine, deposit=1_000_000)
+        one = engine.core.preview(bid(gpus=1)).hold
+        for _ in range(rounds):
+            covered = dice.randint(0, min(50, engine.core.balance(BUYER).available // one))
+            blocker = engine.core.balance(BUYER).available - covered * one - dice.randrange(one)
+            command = Adjust(random_id("adj"), BUYER, "available", -blocker, "round") if blocker > 0 else None
+            if command:
+                await engine.execute(command)
+            covered = engine.core.balance(BUYER).available // one
+            results = await asyncio.gather(
+                *(engine.execute(bid(gpus=1)) for _ in range(50)), return_exceptions=True
+            )
+            placed = [result.bid for result in results if not isinstance(result, Rejection)]
+            assert len(placed) == min(50, covered)
+            assert {r.code for r in results if isinstance(r, Rejection)} <= {"insufficient_funds"}
+            assert 0 <= engine.core.balance(BUYER).available
+            await asyncio.gather(*(engine.execute(CancelBid(made.id, BUYER)) for made in placed))
+            if command:
+                await engine.execute(Adjust(random_id("adj"), BUYER, "available", blocker, "round"))
+        assert engine.core.balance(BUYER).available == 1_000_000
+
+
+async def test_bills_follow_the_time_that_passed_when_the_wall_clock_steps(server, monkeypatch):
+    """The wall goes ten days ahead and ten back while a lease runs: the bill is of what passed."""
+    database = await server.new_database()
+    wall_ns, step_ns = time.time_ns, 864_000 * 10**9
+    async with running_market(database) as engine:
+        await open_market(engine, tick_seconds=1, settlement_seconds=1)
+        await engine.execute(bid(gpus=1))
+        while not engine.core.leases:
+            await asyncio.sleep(0.02)
+        (lease,) = engine.core.leases.values()
+        began_s = time.monotonic()
+        await engine.execute(ReportLease(lease.id, OWNER, "started"))
+        for offset_ns in (step_ns, -step_ns, 0):
+            monkeypatch.setattr(time, "time_ns", lambda offset_ns=offset_ns: wall_ns() + offset_ns)
+            await asyncio.sleep(1.2)
+        await engine.execute(ReleaseLease(lease.id, BUYER))
+        passed_s = time.monotonic() - began_s
+        assert abs(lease.gpu_seconds - passed_s) <= 1
+        assert lease.settled == lease.metered > 0
+        ticks = engine.core.markets["h100.us"].tick
+        monkeypatch.setattr(time, "time_ns", lambda: wall_ns() - step_ns)
+    async with running_market(database) as engine:
+        await asyncio.sleep(1.2)
+        assert engine.core.markets["h100.us"].tick > ticks, "it goes on though the wall is ten days behind"
 
 
 async def test_one_key_is_one_bid_also_after_a_restart(server):
