@@ -2,7 +2,7 @@
 
 Records carry wall time in microseconds since the epoch. Wall clocks step, so `SystemClock` asks the wall
 once, at its start, and counts from there by the clock that nobody can set: a second billed is a second
-that passed, whatever happens to the wall (FAULTS.md F14). Where the two part by more than a second it says so.
+that passed, whatever happens to the wall (FAULTS.md F14). When the two part by a second it says so.
 """
 
 import asyncio
