@@ -232,6 +232,7 @@ def _apply_transitions(
     held: dict[tuple[int, int], int] = {}
     waiting: dict[tuple[int, int], int] = {}
     current: dict[tuple[int, int], list[Lease]] = {}
+    unsettled: set[tuple[int, int]] = set()  # a lease there waits, or is under a notice
     for seq, bid in bids.items():
         for lease in state.bid_leases[bid.id].values():
             offer = state.offers[lease.offer]
@@ -241,6 +242,8 @@ def _apply_transitions(
             side = waiting if lease.state is LeaseState.PENDING else held
             side[key] = side.get(key, 0) + lease.gpu_count
             current.setdefault(key, []).append(lease)
+            if lease.state is LeaseState.PENDING or lease.state is LeaseState.NOTICED:
+                unsettled.add(key)
     winners = sorted(
         (bid for bid in bids.values() if bid.awarded_gpus > 0), key=lambda bid: (-bid.limit, bid.seq)
     )
@@ -257,10 +260,11 @@ def _apply_transitions(
         sold[seq] = sold.get(seq, 0) + gpus
     book.idle = [(Price(unit.reserve), unit.gpus - sold.get(unit.number, 0)) for unit in units]
     losses = _Losses(state, market, price, old_price)
-    for key in sorted(current):
+    unsettled |= {key for key in {**current, **placed} if placed.get(key, 0) != held.get(key, 0)}
+    for key in sorted(unsettled & current.keys()):
         _settle_place(state, current[key], placed.get(key, 0), losses)
     preempted = losses.issue_notices(sum(unit.gpus for unit in units))
-    for key in sorted(placed):
+    for key in sorted(unsettled & placed.keys()):
         live = sum(
             lease.gpu_count
             for lease in state.bid_leases[bids[key[0]].id].values()
