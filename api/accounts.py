@@ -1,10 +1,8 @@
-"""An account's money and keys: balance, ledger lines, usage, deposits, keys.
+"""An account's money and keys: balance, ledger lines, deposits, keys.
 
 A deposit is the operator's act; on a demo market everybody may credit itself. A new key's secret goes
 to its first reader only: the stored answer says null.
 """
-
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +12,7 @@ from api.codec import Page
 from api.fields import CURRENCY, Cursor, PageLimit, format_instant, is_object_id
 from api.keys import mint_key, scopes_of
 from api.limits import refuse_limited, set_limits_command
-from api.paging import page, read_entry, read_key, read_name
+from api.paging import page, read_entry, read_key
 from api.routes import NoBody, NoQuery, route
 from api.wire_money import (
     BalanceView,
@@ -23,7 +21,6 @@ from api.wire_money import (
     DepositView,
     EntryView,
     KeyView,
-    UsageView,
     balance_view,
     key_view,
 )
@@ -42,12 +39,6 @@ class ListQuery(Struct, frozen=True, forbid_unknown_fields=True):
     cursor: Cursor | None = None
 
 
-class UsageQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    group_by: Literal["lease", "bid", "market", "day"] = "day"
-    limit: PageLimit = 50
-    cursor: Cursor | None = None
-
-
 @route("GET", "/v1/balance", scope="billing:read")
 async def get_balance(call: Call[NoBody, NoQuery]) -> Reply[BalanceView]:
     """Show what is available, held, owed and earned."""
@@ -62,20 +53,7 @@ async def list_entries(call: Call[NoBody, ListQuery]) -> Reply[Page[EntryView]]:
         call.account, before=before, balances=balances, limit=call.query.limit
     )
     last = None if at_end is None else (rows[-1].position, at_end)
-    return call.reply(page([_entry_view(row) for row in rows], last))
-
-
-@route("GET", "/v1/usage", scope="billing:read")
-async def list_usage(call: Call[NoBody, UsageQuery]) -> Reply[Page[UsageView]]:
-    """Sum up metered GPU time and its cost by lease, bid, market or day."""
-    query = call.query
-    found = await call.services.reader.usage(
-        call.account, group_by=query.group_by, before=read_name(query.cursor), limit=query.limit
-    )
-    data = [
-        UsageView(row.group, row.gpu_seconds, format_microusd(row.amount), CURRENCY) for row in found.rows
-    ]
-    return call.reply(page(data, found.last and found.last.group))
+    return call.reply(page([entry_view(row) for row in rows], last))
 
 
 @route("POST", "/v1/deposits", scope="billing:write", status=201)
@@ -148,7 +126,7 @@ async def revoke_key(call: Call[NoBody, NoQuery]) -> Reply[KeyView]:
     return reply
 
 
-def _entry_view(row: EntryRow) -> EntryView:
+def entry_view(row: EntryRow) -> EntryView:
     end_us = row.interval_end_s * MICROSECONDS_PER_SECOND
     return EntryView(
         id=str(row.position),

@@ -7,7 +7,20 @@ from importlib.metadata import version
 import asyncpg
 from aiohttp import WSCloseCode, web
 
-from api import accounts, agent, bids, leases, limits, markets, operators, owner, payouts, supply, webhooks
+from api import (
+    accounts,
+    agent,
+    bids,
+    leases,
+    limits,
+    markets,
+    operators,
+    owner,
+    payouts,
+    statements,
+    supply,
+    webhooks,
+)
 from api.auth import Authenticator
 from api.config import Config
 from api.egress import open_session
@@ -28,7 +41,7 @@ from sql.webhook_store import WebhookStore
 KEEPALIVE_SECONDS = 75.0
 
 ROUTES: list[Route] = routes_of(
-    markets, bids, leases, supply, owner, agent, accounts, payouts, limits, operators, webhooks
+    markets, bids, leases, supply, owner, agent, accounts, statements, payouts, limits, operators, webhooks
 )
 
 

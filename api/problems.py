@@ -144,6 +144,8 @@ PROBLEMS: dict[str, Kind] = {
         422, "The notice is out of range", "An offer promises at least its market's notice."
     ),
     "window_invalid": Kind(422, "The window is empty", "available_until lies after available_from and now."),
+    "window_too_long": Kind(422, "The time is too long", "Ask for a shorter one; `detail` says how long."),
+    "too_many_groups": Kind(422, "Too many groups", "Ask for a shorter time."),
     "amount_out_of_range": Kind(422, "The amount is out of range", "Amounts are above zero and bounded."),
     "market_invalid": Kind(422, "The market's settings contradict", "See `detail`."),
     "timing_invalid": Kind(422, "The market's times contradict", "See `detail`."),

@@ -48,6 +48,9 @@ class MarketHead(Protocol):
     def price(self) -> Price | None: ...
 
     @property
+    def fee_bps(self) -> int: ...
+
+    @property
     def tick(self) -> int: ...
 
     @property
@@ -239,6 +242,7 @@ class LeaseView(Struct, frozen=True):
     notice: str | None
     connect: dict[str, str]
     cost: str
+    fee_bps: int  # of the cost: the operator's part, the rest is the owner's
     refunded: str  # of the cost, for a promise that its owner or its node broke
     currency: str
     gpu_seconds: int
@@ -350,6 +354,7 @@ def lease_view(lease: Lease, market: MarketHead) -> LeaseView:
         notice=lease.notice,
         connect=lease.connect,
         cost=format_microusd(lease.metered),
+        fee_bps=market.fee_bps,
         refunded=format_microusd(lease.refunded),
         currency=CURRENCY,
         gpu_seconds=lease.gpu_seconds,

@@ -64,13 +64,6 @@ class EntryView(Struct, frozen=True):
     created_at: str
 
 
-class UsageView(Struct, frozen=True):
-    group: str
-    gpu_seconds: int
-    amount: str
-    currency: str
-
-
 class DepositBody(Struct, frozen=True, forbid_unknown_fields=True):
     amount: AmountField
     account: IdField | None = None

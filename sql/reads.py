@@ -32,7 +32,8 @@ Key = tuple[int, str]  # microseconds and id: where a page ended
 NEWEST: Key = (INT64_MAX, "")
 NEWEST_ENTRY = 1 << 62
 
-_MARKET_HEAD = "m.price AS head_price, m.tick AS head_tick, m.next_tick_at_us AS head_next_tick_at_us"
+_MARKET_HEAD = """m.price AS head_price, m.tick AS head_tick, m.next_tick_at_us AS head_next_tick_at_us,
+    m.fee_bps AS head_fee_bps"""
 _LIVE_LEASES = """ARRAY(SELECT l.id FROM leases l WHERE l.bid = b.id AND l.state <> 'ended'
     ORDER BY l.awarded_at_us, l.id) AS live_leases"""
 _BIDS = f"""SELECT {select_columns(Bid, "b.")}, {_MARKET_HEAD}, {_LIVE_LEASES}
@@ -48,6 +49,7 @@ class Head:
     price: Price | None
     tick: int
     next_tick_at_us: int
+    fee_bps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +296,12 @@ class Reader:
             running[code] -= record["amount"]
         return rows, running if len(records) > limit else None
 
-    async def usage(self, account: str, *, group_by: str, before: str | None, limit: int) -> Slice[UsageRow]:
-        """Return metered GPU time and its cost by lease, bid, market or UTC day, last key first."""
-        records = await self._fetch(query("usage_groups"), account, group_by, before, limit + 1)
+    async def usage(
+        self, account: str, *, group_by: str, before: str | None, limit: int, from_s: int, to_s: int
+    ) -> Slice[UsageRow]:
+        """Return metered GPU time and its cost by lease, bid, market, UTC day or hour, last key first."""
+        arguments = (account, group_by, before, limit + 1, from_s, to_s)
+        records = await self._fetch(query("usage_groups"), *arguments)
         rows = [UsageRow(r["group_key"], int(r["gpu_seconds"]), int(r["amount"])) for r in records]
         return Slice.of(rows, limit)
 
@@ -350,4 +355,4 @@ def _first(rows: list[T]) -> T | None:
 
 
 def _head(record: asyncpg.Record) -> Head:
-    return Head(record["head_price"], record["head_tick"], record["head_next_tick_at_us"])
+    return Head(*(record[f"head_{name}"] for name in ("price", "tick", "next_tick_at_us", "fee_bps")))
