@@ -7,6 +7,7 @@ import msgspec
 from api.call import Call, Reply
 from api.paging import read_key, write_cursor
 from api.routes import NoBody, NoQuery, route
+from api.sheets import CSV_TYPE
 from api.wire_owner import CostFields, PriceHistory, ReserveBody, ReserveView, costs_of, reserve_view
 from api.wire_summary import (
     SUMMARY_DAYS,
@@ -16,6 +17,7 @@ from api.wire_summary import (
     SummaryView,
     Sums,
     group_rows,
+    summary_csv,
     summary_view,
     total_of,
 )
@@ -23,11 +25,13 @@ from auction.core import Core
 from auction.economics import OwnerCosts, check_costs
 from auction.errors import Rejection
 from auction.model import Market
+from auction.ports import Answer
 from auction.units import MICROSECONDS_PER_SECOND, Price
 from sql.owner_reads import SECONDS_PER_DAY, NodeDay, node_days, price_record
 
 # The cursor's key is a number and a name; these stand for a group without a day or without a node.
 _NO_DAY, _NO_NODE = 0, "-"
+SHEET_GROUPS_MAX = 10_000
 
 
 @route("POST", "/v1/owner/reserve-calculator", scope="supply:read")
@@ -74,6 +78,11 @@ async def get_owner_summary(call: Call[NoBody, SummaryQuery]) -> Reply[SummaryVi
         for group, sums in groups.items()
         if query.cursor is None or (-(group[0] or _NO_DAY), group[1] or _NO_NODE) > (-after_day, after_node)
     ]
+    if query.format == "csv":
+        if len(following) > SHEET_GROUPS_MAX:
+            raise Rejection("too_many_groups", f"a CSV has at most {SHEET_GROUPS_MAX} groups")
+        whole = summary_view((from_s, to_s), total_of(groups.values()), following, None, costs)
+        return Reply(answer=Answer(200, CSV_TYPE, summary_csv(whole.data)))
     page = following[: query.limit]
     next_cursor = _cursor(page) if len(following) > len(page) else None
     return call.reply(summary_view((from_s, to_s), total_of(groups.values()), page, next_cursor, costs))

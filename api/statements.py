@@ -16,6 +16,7 @@ from api.codec import Page
 from api.fields import CURRENCY, Cursor, InstantField, PageLimit, format_instant
 from api.paging import page, read_name, read_number
 from api.routes import NoBody, NoQuery, route
+from api.sheets import CSV_TYPE
 from api.wire_money import EntryView
 from api.wire_statements import (
     KINDS,
@@ -34,9 +35,11 @@ from auction.errors import NotFound, Rejection
 from auction.ports import Answer
 from auction.units import MICROSECONDS_PER_SECOND, format_microusd
 from sql.reads import INT64_MAX
-from sql.statement_reads import line_legs, statement, transfer, usage_by_label
+from sql.statement_reads import GROUPS_MAX, line_legs, statement, transfer, usage_by_label
 
-FINAL_AFTER_US = 60 * MICROSECONDS_PER_SECOND  # what was decided in the month has been committed by then
+# What was decided in the month has been committed by then, or never will be: a late settlement is booked
+# when it happens, and a batch whose commit failed is forgotten.
+FINAL_AFTER_US = 60 * MICROSECONDS_PER_SECOND
 USAGE_DAYS_MAX = {"hour": 31}
 USAGE_DAYS_MAX_OTHER = 400
 MONTHS_SHOWN_MAX = 120
@@ -70,7 +73,11 @@ class LegsQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 @route("GET", "/v1/usage", scope="billing:read")
 async def list_usage(call: Call[NoBody, UsageQuery]) -> Reply[Page[UsageView]]:
-    """Sum up metered GPU time and its cost by lease, bid, market, day, hour or a label of your bids."""
+    """Sum up metered GPU time and its cost by lease, bid, market, day, hour or a label of your bids.
+
+    A CSV holds all groups, and so does the only page of labels; without bounds it is of the last 400 days
+    (31 by hour).
+    """
     query = call.query
     from_s, to_s = _usage_window(query, call.now_us)
     if (query.group_by == "label") is not (query.label is not None):
@@ -81,18 +88,21 @@ async def list_usage(call: Call[NoBody, UsageQuery]) -> Reply[Page[UsageView]]:
             raise Rejection("too_many_groups", "the bids of this time carry too many different labels")
         last = None
     else:
+        is_whole = query.format == "csv"
         found = await call.services.reader.usage(
             call.account,
             group_by=query.group_by,
             before=read_name(query.cursor),
-            limit=query.limit,
+            limit=GROUPS_MAX if is_whole else query.limit,
             from_s=from_s,
             to_s=to_s,
         )
         rows, last = found.rows, found.last and found.last.group
+        if is_whole and last is not None:
+            raise Rejection("too_many_groups", f"a CSV has at most {GROUPS_MAX} groups; ask for pages")
     data = [UsageView(row.group, row.gpu_seconds, format_microusd(row.amount), CURRENCY) for row in rows]
     if query.format == "csv":
-        return _text(usage_csv(data), "text/csv; charset=utf-8")
+        return _text(usage_csv(data), CSV_TYPE)
     return call.reply(page(data, last))
 
 
@@ -119,7 +129,7 @@ async def get_statement(call: Call[NoBody, StatementQuery]) -> Reply[StatementVi
     pockets, lines = await statement(call.services.reader, call.account, from_us=from_us, to_us=to_us)
     view = statement_view(_head(call, statement_id, from_us, to_us), call.account, pockets, lines)
     if call.query.format == "csv":
-        return _text(statement_csv(view), "text/csv; charset=utf-8")
+        return _text(statement_csv(view), CSV_TYPE)
     if call.query.format == "html":
         return _text(statement_html(view), "text/html; charset=utf-8", **HTML_HEADERS)
     return call.reply(view)

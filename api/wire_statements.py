@@ -1,16 +1,12 @@
-"""The shapes of statements and usage, as structs, as CSV and as a page to print. See wire.py for the rules.
+"""The shapes of statements and usage: as structs, as CSV, and as a page to print. See wire.py."""
 
-A cell of a CSV that a spreadsheet could take for a formula gets a quote before it; figures stay figures.
-"""
-
-import csv
 import html
-import io
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from api.fields import CURRENCY, format_instant
+from api.sheets import safe_cell, write_csv
 from auction.units import format_microusd
 from sql.statement_reads import LineRow, PocketRow
 
@@ -22,7 +18,6 @@ KINDS = {
     "adjustment": "Adjustments by the operator",
     "payout_paid": "Payouts",
 }
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class StatementLineView(Struct, frozen=True):
@@ -126,16 +121,16 @@ def statement_csv(view: StatementView) -> bytes:
     for pocket in view.pockets:
         rows.append((pocket.name, "opening", "", "", pocket.opening, view.currency))
         rows += [
-            (pocket.name, line.kind, _cell(line.market or ""), line.transfers, line.amount, view.currency)
+            (pocket.name, line.kind, safe_cell(line.market or ""), line.transfers, line.amount, view.currency)
             for line in pocket.lines
         ]
         rows.append((pocket.name, "closing", "", "", pocket.closing, view.currency))
-    return _csv(rows)
+    return write_csv(rows)
 
 
 def usage_csv(rows: Sequence[UsageView]) -> bytes:
-    shown = [(_cell(row.group), row.gpu_seconds, row.amount, row.currency) for row in rows]
-    return _csv([("group", "gpu_seconds", "amount", "currency"), *shown])
+    shown = [(safe_cell(row.group), row.gpu_seconds, row.amount, row.currency) for row in rows]
+    return write_csv([("group", "gpu_seconds", "amount", "currency"), *shown])
 
 
 def statement_html(view: StatementView) -> bytes:
@@ -167,16 +162,6 @@ def _row(text: str, transfers: str, amount: str, kind: str) -> str:
         f'<tr class="{kind}"><td>{html.escape(text)}</td><td class=n>{transfers}</td>'
         f"<td class=n>{amount}</td></tr>"
     )
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> bytes:
-    written = io.StringIO()
-    csv.writer(written).writerows(rows)
-    return written.getvalue().encode()
 
 
 _PAGE = """<!doctype html>

@@ -8,11 +8,13 @@ entries by `interval_end`; what runs and is not settled yet is in none of it.
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from api.fields import CURRENCY, AmountField, Cursor, IdField, InstantField, PageLimit, format_instant
+from api.sheets import write_csv
 from api.wire_owner import CostFields, CostView, ShutDownView, cost_view, shut_down_view
 from auction.economics import (
     OwnerCosts,
@@ -47,6 +49,7 @@ class SummaryQuery(
     to_time: InstantField | None = None
     node: IdField | None = None
     group_by: Literal["day", "node", "node_day"] = "day"
+    format: Literal["json", "csv"] = "json"
     purchase_price_per_gpu: AmountField | None = None
     limit: PageLimit = 50
     cursor: Cursor | None = None
@@ -227,3 +230,20 @@ def _cost_of(per_hour: Fraction, gpu_seconds: int) -> int:
 
 def _per_hour(amount: int, gpu_seconds: int) -> str | None:
     return None if gpu_seconds == 0 else format_microusd(amount * SECONDS_PER_HOUR // gpu_seconds)
+
+
+def summary_csv(groups: Sequence[GroupView]) -> bytes:
+    """Return a row per group; what the JSON nests has its names joined by a dot."""
+    rows = [_flat(msgspec.to_builtins(group)) for group in groups]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return write_csv([names, *([row.get(name, "") for name in names] for row in rows)])
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            cells |= _flat(item, f"{prefix}{name}.")
+        else:
+            cells[f"{prefix}{name}"] = "" if item is None else item
+    return cells

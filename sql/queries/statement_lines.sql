@@ -1,8 +1,8 @@
 -- The ledger of an account ($1) in [$2, $3): what it began and ended with, and what moved, by kind and market.
 --
--- Only legs that leave or enter the account's pocket count: money (available and held) or earnings (earning
--- and payable). What was only held, released or set aside moved nothing. Begin and end are the balances of
--- now without the legs since then, so that lines which do not add up are found and never printed.
+-- The pockets are money (available and held) and earnings (earning and payable). `earlier` is what moved before
+-- the time, `later` what moved since; with the lines they must come to the balance of now, which a trigger
+-- keeps: lines that do not add up are found and never printed.
 WITH own AS (
     SELECT b.ledger_account, b.credits - b.debits AS balance, (b.ledger_account % 8) / 2 AS pocket
     FROM accounts a JOIN ledger_balances b ON b.ledger_account BETWEEN a.number * 8 AND a.number * 8 + 3
@@ -11,10 +11,10 @@ WITH own AS (
     SELECT coalesce((SELECT id FROM transfers WHERE at_us >= $2 ORDER BY at_us, id LIMIT 1), 1::bigint << 62) AS first,
         coalesce((SELECT id FROM transfers WHERE at_us >= $3 ORDER BY at_us, id LIMIT 1), 1::bigint << 62) AS after
 ), legs AS (
-    SELECT t.id, own.pocket, t.code, -t.amount AS amount, t.reference, t.id >= span.after AS is_later
+    SELECT own.pocket, t.code, -t.amount AS amount, t.reference, t.id >= span.after AS is_later
     FROM own CROSS JOIN span JOIN transfers t ON t.debit_account = own.ledger_account AND t.id >= span.first
     UNION ALL
-    SELECT t.id, own.pocket, t.code, t.amount, t.reference, t.id >= span.after
+    SELECT own.pocket, t.code, t.amount, t.reference, t.id >= span.after
     FROM own CROSS JOIN span JOIN transfers t ON t.credit_account = own.ledger_account AND t.id >= span.first
 ), lines AS (
     SELECT legs.pocket, CASE WHEN legs.code = 'fee' THEN 'charge' ELSE legs.code END AS kind, l.market,
@@ -25,8 +25,12 @@ WITH own AS (
     GROUP BY 1, 2, 3
 )
 SELECT 'balance' AS row, pocket::int, NULL AS kind, NULL AS market, 0::bigint AS legs, sum(balance)::bigint AS amount,
-    0::bigint AS later
+    0::bigint AS later,
+    sum((SELECT coalesce(sum(t.amount), 0) FROM transfers t, span
+            WHERE t.credit_account = own.ledger_account AND t.id < span.first)
+        - (SELECT coalesce(sum(t.amount), 0) FROM transfers t, span
+            WHERE t.debit_account = own.ledger_account AND t.id < span.first))::bigint AS earlier
 FROM own GROUP BY pocket
 UNION ALL
-SELECT 'line', pocket::int, kind, market, legs, amount, later FROM lines
+SELECT 'line', pocket::int, kind, market, legs, amount, later, 0 FROM lines
 ORDER BY 1, 2, 3, 4

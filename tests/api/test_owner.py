@@ -1,6 +1,8 @@
 """An owner's economics through the HTTP door: the calculator, its refusals, and the summary of a fleet."""
 
 import asyncio
+import csv
+import io
 
 import pytest
 
@@ -240,6 +242,24 @@ async def test_the_summary_holds_earnings_against_costs(venue):
     assert [group["against"] is not None for group in summary["data"]] == [True]
     plain = await venue.ok("GET", SUMMARY, venue.owner)
     assert (plain["totals"]["against"], plain["short_run_floor"]) == (None, None)
+
+
+async def test_the_summary_as_a_sheet_has_all_groups_and_the_same_figures(venue):
+    await venue.offer_node(gpus=2)
+    await venue.place(gpus=2)
+    await venue.lease_in("running")
+    await asyncio.sleep(1.1)
+    window = "from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z"
+    empty = await venue.call("GET", f"{SUMMARY}?format=csv&{window}", venue.owner)
+    assert empty.status == 200
+    path = f"{SUMMARY}?group_by=node_day&limit=1&purchase_price_per_gpu=36000&useful_life_months=60"
+    shown = (await venue.ok("GET", path, venue.owner))["data"][0]
+    sheet = await venue.call("GET", f"{path}&format=csv", venue.owner)
+    assert sheet.headers["Content-Type"] == "text/csv; charset=utf-8"
+    (row,) = csv.DictReader(io.StringIO(sheet.raw.decode()))
+    assert (row["day"], row["node"]) == (shown["day"], shown["node"])
+    assert int(row["offered_gpu_seconds"]) >= shown["offered_gpu_seconds"]
+    assert {"idle_gpu_seconds.no_trade", "against.margin_over_floor", "net"} <= set(row)
 
 
 async def test_an_owner_without_anything_has_an_empty_summary(venue):

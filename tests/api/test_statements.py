@@ -122,6 +122,35 @@ async def test_a_correction_after_the_month_is_a_line_of_its_own_month(venue, cl
     assert [(month["id"], month["state"]) for month in months] == [("2027-01", "open"), ("2026-12", "final")]
 
 
+async def test_a_ledger_that_does_not_add_up_is_not_printed(venue, clock):
+    """A leg that vanished from the history shows, in the month of it and in every later one."""
+    await venue.offer_node()
+    await venue.place()
+    await run(venue, clock, 60)
+    clock.advance_to(1_798_761_600 * SECOND + 100 * SECOND)
+    async with venue.pool.acquire() as connection:
+        await connection.execute("SET session_replication_role = replica")  # no trigger, no balance moved
+        taken = await connection.fetchrow("DELETE FROM transfers WHERE code = 'deposit' RETURNING *")
+        for month in ("2026-12", "2027-01"):
+            refused = await venue.call("GET", f"/v1/statements/{month}", venue.buyer)
+            assert (refused.status, refused.json["code"]) == (500, "internal_error")
+        columns = ", ".join(taken.keys())
+        places = ", ".join(f"${i}" for i in range(1, len(taken) + 1))
+        await connection.execute(
+            f"INSERT INTO transfers ({columns}) OVERRIDING SYSTEM VALUE VALUES ({places})", *taken.values()
+        )
+        await connection.execute("RESET session_replication_role")
+    await check(venue, venue.buyer, "2026-12")
+
+
+async def test_corrections_that_cancel_each_other_are_a_line(venue):
+    for amount in (5, -5):
+        await venue.engine.execute(Adjust(random_id("adj"), venue.buyer_id, "available", amount, "x"))
+    shown = await check(venue, venue.buyer, "2026-12")
+    (line,) = [line for line in shown["pockets"][0]["lines"] if line["kind"] == "adjustment"]
+    assert (line["amount"], line["transfers"]) == ("0.000000", 2)
+
+
 async def test_random_histories_add_up(venue, clock):
     """Deposits, corrections, charges, refunds and payouts over two months, in any order."""
     dice = random.Random(11)
