@@ -17,6 +17,7 @@ from api import (
     operators,
     owner,
     payouts,
+    risk,
     statements,
     supply,
     webhooks,
@@ -27,6 +28,7 @@ from api.egress import open_session
 from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
+from api.risk_record import Records
 from api.routes import Route, routes_of
 from api.services import SERVICES, Services
 from api.simulator import Simulator
@@ -41,7 +43,19 @@ from sql.webhook_store import WebhookStore
 KEEPALIVE_SECONDS = 75.0
 
 ROUTES: list[Route] = routes_of(
-    markets, bids, leases, supply, owner, agent, accounts, statements, payouts, limits, operators, webhooks
+    markets,
+    risk,
+    bids,
+    leases,
+    supply,
+    owner,
+    agent,
+    accounts,
+    statements,
+    payouts,
+    limits,
+    operators,
+    webhooks,
 )
 
 
@@ -63,7 +77,9 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         offline_seconds=config.node_offline_seconds,
     )
     sender = WebhookSender(engine, WebhookOutbox(pool), lambda: open_session(config.reach))
-    app[SERVICES] = Services(engine, reader, authenticator, config, watch, set(), WebhookStore(pool), sender)
+    app[SERVICES] = Services(
+        engine, reader, authenticator, config, watch, set(), WebhookStore(pool), sender, Records(reader)
+    )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)

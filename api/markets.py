@@ -3,6 +3,7 @@
 What was decided is read from the database; the curve and the quote are of the book as it stands.
 """
 
+import asyncio
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -22,6 +23,7 @@ from api.fields import (
     parse_instant,
 )
 from api.paging import page, read_number
+from api.risk import suggestions
 from api.routes import NoBody, NoQuery, route
 from api.wire_market import (
     CURVE_LEVELS_MAX,
@@ -123,6 +125,11 @@ async def get_quote(call: Call[NoBody, QuoteQuery]) -> Reply[QuoteView]:
     market_id = _existing_market(call)
     gpus, min_gpus = call.query.gpus, call.query.min_gpus
     quote = call.core.quote(market_id, gpus, min_gpus)
+    market = call.core.markets[market_id]
+    kept = await call.services.records.of(market, call.now_us)
+    suggested = []
+    if kept is not None:
+        suggested = await asyncio.to_thread(suggestions, kept, market, quote.price_to_fill)
     return call.reply(
         QuoteView(
             market=market_id,
@@ -134,7 +141,7 @@ async def get_quote(call: Call[NoBody, QuoteQuery]) -> Reply[QuoteView]:
             entry_price=format_price_or_none(quote.entry_price),
             clearing_price=format_price_or_none(quote.clearing_price),
             currency=CURRENCY,
-            suggested_limits=[],
+            suggested_limits=suggested,
         )
     )
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from api.auth import Authenticator
 from api.config import Config
 from api.heartbeats import NodeWatch
+from api.risk_record import Records
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from auction.errors import Unavailable
@@ -31,6 +32,7 @@ class Services:
     sockets: set[web.WebSocketResponse]
     webhooks: WebhookStore
     sender: WebhookSender
+    records: Records
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)
