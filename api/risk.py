@@ -1,6 +1,6 @@
 """Risk in numbers: how likely a limit is to be outbid, from the market's own record of the last week.
 
-A record is read once a tick and kept for the markets asked about last; the estimate is auction/risk.py's.
+A record is read once in half a minute (api/risk_record.py); the estimate is auction/risk.py's.
 """
 
 import asyncio
