@@ -20,6 +20,7 @@ from api import (
     risk,
     statements,
     supply,
+    targets,
     webhooks,
 )
 from api.auth import Authenticator
@@ -34,9 +35,11 @@ from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
 from api.system import OPENAPI, SYSTEM_ROUTES
+from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from sql.reads import Reader
+from sql.target_store import TargetStore
 from sql.webhook_outbox import WebhookOutbox
 from sql.webhook_store import WebhookStore
 
@@ -46,6 +49,7 @@ ROUTES: list[Route] = routes_of(
     markets,
     risk,
     bids,
+    targets,
     leases,
     supply,
     owner,
@@ -77,8 +81,19 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         offline_seconds=config.node_offline_seconds,
     )
     sender = WebhookSender(engine, WebhookOutbox(pool), lambda: open_session(config.reach))
+    target_store = TargetStore(pool, reader)
     app[SERVICES] = Services(
-        engine, reader, authenticator, config, watch, set(), WebhookStore(pool), sender, Records(reader)
+        engine,
+        reader,
+        authenticator,
+        config,
+        watch,
+        set(),
+        WebhookStore(pool),
+        sender,
+        Records(reader),
+        target_store,
+        TargetRunner(engine, target_store, reader),
     )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
@@ -89,6 +104,7 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
     app.on_response_prepare.append(drop_server_header)
     app.on_shutdown.append(_let_go)
     app.cleanup_ctx.append(_sender)
+    app.cleanup_ctx.append(_runner)
     if config.runs_simulator:
         app.cleanup_ctx.append(_simulator)
     return app
@@ -128,3 +144,10 @@ async def _sender(app: web.Application) -> AsyncIterator[None]:
     sender.start()
     yield
     await sender.stop()
+
+
+async def _runner(app: web.Application) -> AsyncIterator[None]:
+    runner = app[SERVICES].runner
+    runner.start()
+    yield
+    await runner.stop()

@@ -232,6 +232,8 @@ async def _amending(call: Call[Any, Any], bid: str, body: AmendBidBody, version:
     assert call.principal is not None
     found = call.core.bids.get(bid)
     market = found.market if found is not None and found.account == call.account else ""
+    if found is not None and market and (target := call.services.runner.target_of(found)) is not None:
+        raise Rejection("bid_of_target", f"target {target} looks after this bid", pointer="/labels/target")
     limit = body.limit_price_per_gpu_hour
     return AmendBid(
         bid=bid,

@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import ValidationError
 
 from api.codec import Codec
+from api.fields import format_instant
 from api.problems import PROBLEMS
 from api.wire import ErrorItem, ProblemView
 from auction.errors import Rejection, Unavailable
@@ -26,6 +27,7 @@ _logger = logging.getLogger("fallow.api")
 
 _MONEY_EXTRAS = frozenset({"required", "available", "below", "above", "minimum", "maximum"})
 _PLAIN_EXTRAS = frozenset({"current", "scope"})
+_MONEY_FIELDS = frozenset({"max_spend", "spend_per_day", "limit_price_per_gpu_hour"})
 
 # msgspec names the place behind the message: "Expected `int`, got `str` - at `$.operations[0].gpus`".
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at `(?P<key>key in )?\$(?P<path>.*)`)?$", re.DOTALL)
@@ -110,7 +112,16 @@ def _extras(extras: Mapping[str, Any]) -> dict[str, Any]:
             shown[name] = format_microusd(value)
         elif name in _PLAIN_EXTRAS:
             shown[name] = value
+        elif name == "accepted":
+            shown[name] = {field: _as_sent(field, number) for field, number in value.items()}
     return shown
+
+
+def _as_sent(field: str, number: int) -> str | int:
+    """Write a value in the form in which its field is sent."""
+    if field in _MONEY_FIELDS:
+        return format_microusd(number)
+    return format_instant(number) if field == "ends_at" else number
 
 
 def _validation(message: str, request_id: str) -> ProblemView:

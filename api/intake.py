@@ -23,7 +23,7 @@ async def read_body(
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise Rejection("unsupported_media_type", "a compressed request body is not read")
     raw = await _read(request, config.batch_body_bytes_max if is_batch else config.body_bytes_max, config)
-    if not raw and _is_all_optional(kind):
+    if not raw and is_all_optional(kind):
         return raw, kind()
     codec = codec_of(request.headers.get("Content-Type", ""))
     if codec is None:
@@ -53,5 +53,6 @@ async def _read(request: web.Request, bytes_max: int, config: Config) -> bytes:
 
 
 @cache
-def _is_all_optional(kind: type[Struct]) -> bool:
-    return not any(field.required for field in fields(kind))
+def is_all_optional(kind: type[Struct]) -> bool:
+    """Say whether a body may be left out; one of several kinds may not."""
+    return isinstance(kind, type) and not any(field.required for field in fields(kind))

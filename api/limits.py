@@ -17,7 +17,7 @@ from auction.errors import NotFound, Rejection
 from auction.limits import DAY_US
 from auction.model import ApiKey, Limits
 from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
-from sql.limit_reads import LimitUse, median_price, read_limits
+from sql.limit_reads import LimitUse, price_quantile, read_limits
 
 CONFIRM_ABOVE_MEDIANS = 10  # RULES.md: limits are asked twice above this many times the day's median
 MEDIAN_STANDS_SECONDS = 60
@@ -131,7 +131,7 @@ async def unconfirmed_max(services: Services, market: str, now_us: int) -> Price
         return None  # the engine refuses it with its own words
     known = services.medians.get(market)
     if known is None or not 0 <= now_us - known[0] < MEDIAN_STANDS_SECONDS * MICROSECONDS_PER_SECOND:
-        known = now_us, await median_price(services.reader, market, from_us=now_us - DAY_US)
+        known = now_us, await price_quantile(services.reader, market, 0.5, from_us=now_us - DAY_US)
         services.medians[market] = known
     return None if known[1] is None else Price(CONFIRM_ABOVE_MEDIANS * known[1])
 

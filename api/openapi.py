@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from api.fields import schema_of_field
+from api.intake import is_all_optional
 from api.problems import PROBLEMS
 from api.routes import NoBody, Route
 from api.wire import ProblemView
@@ -78,7 +78,10 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
         operation["security"] = [{"key": []}]
         operation["description"] = f"Scope: `{route.scope}`."
     if route.body is not NoBody:
-        operation["requestBody"] = {"required": _is_required(route.body), "content": _content(_MEDIA, body)}
+        operation["requestBody"] = {
+            "required": not is_all_optional(route.body),
+            "content": _content(_MEDIA, body),
+        }
     return operation
 
 
@@ -106,10 +109,6 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
         return []
     names = ["Idempotency-Key"] if route.method == "POST" else ["Idempotency-Key", "If-Match"]
     return [{"name": name, "in": "header", "required": False, "schema": _HEADERS[name]} for name in names]
-
-
-def _is_required(body: type[Struct]) -> bool:
-    return any(field.required for field in msgspec.structs.fields(body))
 
 
 def _name(reference: dict[str, Any]) -> str:

@@ -95,6 +95,13 @@ PROBLEMS: dict[str, Kind] = {
         "The day's spend cap is reached",
         "`available` is left of today, UTC; wait for tomorrow, or have the cap raised.",
     ),
+    "target_limit_reached": Kind(409, "Too many targets", "Cancel one, or wait until one has ended."),
+    "target_final": Kind(409, "The target has ended", "Make a new one."),
+    "bid_of_target": Kind(
+        409,
+        "A target looks after this bid",
+        "Change the target: PATCH /v1/targets/{target}; it is in `labels`.",
+    ),
     "limited_scopes_reached": Kind(409, "Too many keys with limits", "Revoke some."),
     "affiliation_full": Kind(409, "Too many accounts belong together", "Use another affiliation."),
     # 412, 413, 415, 428
@@ -120,6 +127,11 @@ PROBLEMS: dict[str, Kind] = {
         422,
         "Far above the market's price",
         "If you mean it, send it again with `confirm_limit: true`; up to `maximum` nobody asks.",
+    ),
+    "target_unreachable": Kind(
+        422,
+        "The target cannot be met",
+        "`accepted` names values of which each alone, all else as sent, would make it one.",
     ),
     "gpus_out_of_range": Kind(422, "The number of GPUs is out of range", "See `errors` for the bounds."),
     "colocate_invalid": Kind(

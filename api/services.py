@@ -11,12 +11,14 @@ from api.auth import Authenticator
 from api.config import Config
 from api.heartbeats import NodeWatch
 from api.risk_record import Records
+from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from auction.errors import Unavailable
 from auction.publisher import Subscription
 from auction.units import Price
 from sql.reads import Reader
+from sql.target_store import TargetStore
 from sql.webhook_store import WebhookStore
 
 
@@ -33,6 +35,8 @@ class Services:
     webhooks: WebhookStore
     sender: WebhookSender
     records: Records
+    targets: TargetStore
+    runner: TargetRunner
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)

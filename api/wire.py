@@ -204,6 +204,7 @@ class ProblemView(Struct, frozen=True, omit_defaults=True):
     maximum: str | None = None
     current: int | None = None
     scope: str | None = None
+    accepted: dict[str, str | int] = {}
 
 
 class ResultView(Struct, frozen=True):

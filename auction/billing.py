@@ -103,13 +103,19 @@ def safe_hold(state: State, bid: Bid, limit: Price, gpus: int) -> Amount:
     owed = 0
     for lease in on_node:
         peak = max(peak, lease.notice_price or Price(0))
-        owed += lease.metered - lease.settled
-        if lease.metered_to_s is not None:
-            for from_s, to_s, price in _segments(state, lease, second_of(state.now_us)):
-                owed += exposure(price, lease.gpu_count, to_s - from_s)
+        owed += owed_of(state, lease)
     above = Price(max(0, peak - limit))
     lead_s = market.notice_seconds + 2 * market.tick_seconds
     return Amount(required + owed + exposure(above, bid.filled_gpus, lead_s))
+
+
+def owed_of(state: State, lease: Lease) -> int:
+    """Return what a lease has run up by now and not been charged yet."""
+    owed: int = lease.metered - lease.settled
+    if lease.metered_to_s is not None:
+        for from_s, to_s, price in _segments(state, lease, second_of(state.now_us)):
+            owed += exposure(price, lease.gpu_count, to_s - from_s)
+    return owed
 
 
 def refill_hold(state: State, bid: Bid) -> bool:

@@ -69,6 +69,7 @@ from auction.errors import Rejection
 from auction.market import Book, Curve, Quote
 from auction.model import (
     BID_FINAL,
+    LEASE_BILLED,
     Account,
     Bid,
     Colocate,
@@ -97,6 +98,14 @@ class Preview(Struct, frozen=True):
     worst_cost_per_hour: Amount
     effective_tick: int
     cutoff_at_us: int
+
+
+class Progress(Struct, frozen=True):
+    """What a live bid has cost, what its live leases have delivered, and the GPUs that run now."""
+
+    spent: Amount
+    gpu_seconds: int
+    running_gpus: int
 
 
 class Explanation(Struct, frozen=True):
@@ -307,6 +316,20 @@ class Core:
     def leases_of(self, bid_id: str) -> list[str]:
         """Return the ids of a bid's live leases."""
         return list(self._state.bid_leases.get(bid_id, ()))
+
+    def progress(self, bid_id: str) -> Progress:
+        """Return what a live bid has bought by now, settled or not; its ended leases' seconds excepted."""
+        state = self._state
+        bid, leases_ = state.bids[bid_id], state.bid_leases[bid_id].values()
+        seconds, running = 0, 0
+        for lease in leases_:
+            seconds += lease.gpu_seconds
+            if lease.state in LEASE_BILLED and lease.metered_to_s is not None:
+                unmetered_s = billing.second_of(state.now_us) - lease.metered_to_s
+                seconds += lease.gpu_count * max(0, unmetered_s)
+                running += lease.gpu_count
+        owed = sum(billing.owed_of(state, lease) for lease in leases_)
+        return Progress(Amount(bid.spent + owed), seconds, running)
 
     def client_bid(self, account: str, client_bid_id: str) -> Bid | None:
         """Return the live bid under this client_bid_id."""

@@ -26,6 +26,7 @@ async def read_limits(reader: Reader, account: str, scope: str) -> tuple[Limits,
     return found[0] if found else Limits(scope, account), LimitUse(use["notional"], use["held"])
 
 
-async def median_price(reader: Reader, market: str, *, from_us: int) -> Price | None:
-    (row,) = await reader.fetch(query("median_price"), market, from_us, PRICED_TICKS_MIN)
+async def price_quantile(reader: Reader, market: str, share: float, *, from_us: int) -> Price | None:
+    """Return the price that a share of the ticks since `from_us` did not pass; None with few ticks."""
+    (row,) = await reader.fetch(query("price_quantile"), market, from_us, PRICED_TICKS_MIN, share)
     return None if row["price"] is None else Price(row["price"])

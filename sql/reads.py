@@ -135,6 +135,10 @@ class Reader:
     async def bid(self, account: str, bid: str) -> BidRow | None:
         return _first(await self._bids("WHERE b.account = $1 AND b.id = $2", account, bid))
 
+    async def bids_named(self, account: str, bids: Sequence[str]) -> list[BidRow]:
+        """Return these bids of the account, newest first."""
+        return await self._bids("WHERE b.account = $1 AND b.id = ANY($2) ORDER BY b.seq DESC", account, bids)
+
     async def bid_by_client_id(self, account: str, client_bid_id: str) -> BidRow | None:
         return _first(
             await self._bids("WHERE b.account = $1 AND b.client_bid_id = $2", account, client_bid_id)

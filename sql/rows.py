@@ -28,6 +28,7 @@ from auction.model import (
     Payout,
     Tick,
 )
+from auction.targets import Target
 
 S = TypeVar("S", bound=Struct)
 
@@ -124,6 +125,7 @@ TABLES: dict[type[Struct], Table] = {
         _table("notices", Notice, "id"),
         _table("payouts", Payout, "id"),
         _table("limits", Limits, "id"),
+        _table("targets", Target, "id"),
         _table("ticks", Tick, "market", "tick"),
         _table("events", Event),
     )

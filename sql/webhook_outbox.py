@@ -19,7 +19,7 @@ from sql.store import CONNECTION_ERRORS
 from sql.webhook_store import NewDelivery, StoredEvent, delivery_arrays
 
 if TYPE_CHECKING:
-    from sql.webhook_store import Pool
+    from sql.once import Pool
 
 PAGE_DELIVERIES_MAX = 1_000
 SWEEP_ROWS_MAX = 5_000

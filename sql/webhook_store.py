@@ -7,28 +7,17 @@ Invariants: changes of one account happen one after the other; an account's endp
 that lock; a deleted endpoint is invisible at once, its deliveries go in batches (webhook_outbox.py).
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
 from msgspec import Struct
 
-from auction.engine import STATUSES_NOT_STORED
-from auction.errors import NotFound, Rejection, Unavailable
+from auction.errors import NotFound
 from auction.ports import Answer, KeyedRequest
 from sql import query
-from sql.reads import READ_SECONDS_MAX, Key, Slice
-from sql.store import CONNECTION_ERRORS
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-
-_LOCK_CLASS = 0x0FA111  # beside sql/store.py's: one webhook change per account at a time
+from sql.once import Connection, Pool, answering, once
+from sql.reads import Key, Slice
 
 S = TypeVar("S", bound=Struct)
 
@@ -104,7 +93,7 @@ _DELIVERY = ", ".join(Delivery.__struct_fields__)
 class WebhookStore:
     """Endpoints and deliveries, one account's at a time."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def endpoint(self, account: str, endpoint: str) -> Endpoint | None:
@@ -139,42 +128,19 @@ class WebhookStore:
         A request that comes again under its key gets the stored answer, and `act` is not called.
         Raises Rejection (`idempotency_key_reused`) and Unavailable.
         """
-        async with self._transaction() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LOCK_CLASS, account)
-            if keyed is not None:
-                rows = await connection.fetch(query("find_answers"), [keyed.account], [keyed.key])
-                if rows:
-                    if rows[0]["request_hash"] != keyed.request_hash:
-                        raise Rejection("idempotency_key_reused", "this key was used with another request")
-                    return Answer(rows[0]["status"], rows[0]["content_type"], rows[0]["body"]), True
-            answer = await act(Editor(connection, account))
-            if keyed is not None and answer.status not in STATUSES_NOT_STORED:
-                await connection.execute(
-                    query("insert_answers"),
-                    [keyed.account],
-                    [keyed.key],
-                    [keyed.request_hash],
-                    [answer.status],
-                    [answer.content_type],
-                    [answer.body],
-                    [now_us],
-                )
-            return answer, False
+        return await once(
+            self._pool, account, keyed, now_us, lambda connection: act(Editor(connection, account))
+        )
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        async with _answering():
+        async with answering():
             return await self._pool.fetch(statement, *arguments)
-
-    @asynccontextmanager
-    async def _transaction(self) -> "AsyncIterator[Connection]":
-        async with _answering(), self._pool.acquire() as connection, connection.transaction():
-            yield connection
 
 
 class Editor:
     """What one transaction may do to the endpoints of one account."""
 
-    def __init__(self, connection: "Connection", account: str) -> None:
+    def __init__(self, connection: Connection, account: str) -> None:
         self._connection = connection
         self._account = account
 
@@ -246,16 +212,6 @@ _FIND = f"SELECT {_ENDPOINT} FROM webhook_endpoints WHERE account = $1 AND id = 
 def delivery_arrays(deliveries: Sequence[NewDelivery]) -> list[list[Any]]:
     """Return the parameters of `insert_deliveries`: one list per column."""
     return [[getattr(row, name) for row in deliveries] for name in NewDelivery.__struct_fields__]
-
-
-@asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    """Bound the wait for the database, and say that it is away in our own words."""
-    try:
-        async with asyncio.timeout(READ_SECONDS_MAX):
-            yield
-    except (*CONNECTION_ERRORS, asyncpg.OperatorInterventionError) as error:
-        raise Unavailable("storage_unavailable", "the database does not answer") from error
 
 
 def _values(endpoint: Endpoint) -> list[Any]:

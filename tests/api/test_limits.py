@@ -3,7 +3,7 @@
 from api.services import SERVICES
 from auction.units import Price
 from sql import query
-from sql.limit_reads import PRICED_TICKS_MIN, median_price
+from sql.limit_reads import PRICED_TICKS_MIN, price_quantile
 
 
 async def mint(venue, key=None, **fields):
@@ -121,7 +121,7 @@ async def test_a_limit_far_above_the_median_needs_a_second_word(venue):
 
 async def test_the_median_is_of_the_ticks_that_traded(venue):
     reader = venue.client.app[SERVICES].reader
-    assert await median_price(reader, "h100-sxm.test", from_us=0) is None
+    assert await price_quantile(reader, "h100-sxm.test", 0.5, from_us=0) is None
     await venue.offer_node()
     await venue.place(limit_price_per_gpu_hour="3.00", gpus=8)
     rows = """INSERT INTO ticks SELECT (jsonb_populate_record(NULL::ticks, to_jsonb(t) || jsonb_build_object(
@@ -136,7 +136,7 @@ async def test_the_median_is_of_the_ticks_that_traded(venue):
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute(rows)
         medians = [
-            await connection.fetchval(query("median_price"), "none", from_us, PRICED_TICKS_MIN)
+            await connection.fetchval(query("price_quantile"), "none", from_us, PRICED_TICKS_MIN, 0.5)
             for from_us in (0, 3, 5)
         ]
         assert medians == [120, 120, None], "11, 10 and 9 ticks with a price"
