@@ -5,7 +5,6 @@ ledger is append-only and books everything at the time it happens to it.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -14,6 +13,7 @@ from api.accounts import entry_view
 from api.call import Call, Reply
 from api.codec import Page
 from api.fields import CURRENCY, Cursor, InstantField, PageLimit, format_instant
+from api.months import FINAL_AFTER_US, is_month, month_of, window
 from api.paging import page, read_name, read_number
 from api.routes import NoBody, NoQuery, route
 from api.sheets import CSV_TYPE
@@ -37,9 +37,6 @@ from auction.units import MICROSECONDS_PER_SECOND, format_microusd
 from sql.reads import INT64_MAX
 from sql.statement_reads import GROUPS_MAX, line_legs, statement, transfer, usage_by_label
 
-# What was decided in the month has been committed by then, or never will be: a late settlement is booked
-# when it happens, and a batch whose commit failed is forgotten.
-FINAL_AFTER_US = 60 * MICROSECONDS_PER_SECOND
 USAGE_DAYS_MAX = {"hour": 31}
 USAGE_DAYS_MAX_OTHER = 400
 MONTHS_SHOWN_MAX = 120
@@ -48,7 +45,6 @@ HTML_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])", re.ASCII)
 _TRANSFER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -111,14 +107,13 @@ async def list_statements(call: Call[NoBody, NoQuery]) -> Reply[Page[StatementHe
     """List the months since your account was opened, newest first, the last 120 of them."""
     account = call.found(await call.services.reader.account(call.account), "account")
     heads: list[StatementHead] = []
-    month = _utc(call.now_us)
+    statement_id = month_of(call.now_us)
     while len(heads) < MONTHS_SHOWN_MAX:
-        statement_id = f"{month.year}-{month.month:02}"
-        from_us, to_us = _window(statement_id)
+        from_us, to_us = window(statement_id)
         heads.append(_head(call, statement_id, from_us, to_us))
         if from_us <= account.created_at_us:
             break
-        month = _utc(from_us - 1)
+        statement_id = month_of(from_us - 1)
     return call.reply(page(heads, None))
 
 
@@ -194,28 +189,13 @@ def _usage_window(query: UsageQuery, now_us: int) -> tuple[int, int]:
 
 def _named(call: Call[Any, Any]) -> tuple[str, int, int]:
     statement_id = call.path_part("statement")
-    if _MONTH.fullmatch(statement_id) is None or _window(statement_id)[0] > call.now_us:
+    if not is_month(statement_id) or window(statement_id)[0] > call.now_us:
         raise NotFound("statement")
-    return statement_id, *_window(statement_id)
-
-
-def _window(statement_id: str) -> tuple[int, int]:
-    year, month = map(int, statement_id.split("-"))
-    begin = datetime(year, month, 1, tzinfo=UTC)
-    end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    return _microseconds(begin), _microseconds(end)
+    return statement_id, *window(statement_id)
 
 
 def _head(call: Call[Any, Any], statement_id: str, from_us: int, to_us: int) -> StatementHead:
     return head_of(statement_id, from_us, to_us, is_final=call.now_us >= to_us + FINAL_AFTER_US)
-
-
-def _utc(at_us: int) -> datetime:
-    return datetime.fromtimestamp(at_us // MICROSECONDS_PER_SECOND, UTC)
-
-
-def _microseconds(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _text(body: bytes, content_type: str, **headers: str) -> Reply[Any]:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from yarl import URL
 
 from api.egress import ForbiddenAddress
+from api.months import last_final, window
 from api.webhook_messages import (
     WEBHOOK_TYPES,
     delivery_of,
@@ -28,7 +29,7 @@ from api.webhook_messages import (
 from api.webhook_schedule import ENDPOINT_SENDS_MAX, Draw, Slots, next_notice_us, next_ordinary_us
 from auction.engine import Engine
 from auction.errors import Unavailable
-from auction.ids import random_below, random_id
+from auction.ids import derived_id, random_below, random_id
 from auction.model import Event
 from auction.publisher import Subscription
 from auction.units import MICROSECONDS_PER_SECOND
@@ -81,6 +82,7 @@ class WebhookSender:
         self._position: int | None = None
         self._saved_position = 0
         self._sweep_at_us = 0
+        self._statement_told = ""
         self._slots = Slots()
         self._sends: dict[int, asyncio.Task[None]] = {}
         self._subscription: Subscription | None = None
@@ -155,6 +157,7 @@ class WebhookSender:
         await self._follow(is_sweep=is_sweep)
         if is_sweep:
             await self._outbox.sweep(self._clock.now_us())
+            await self._tell_statement()
             self._sweep_at_us = self._clock.now_us() + SWEEP_US
             self._knows_watched = False  # another process may have changed endpoints
         # The time from before looking: what falls due between the two questions is in one of the answers.
@@ -190,6 +193,19 @@ class WebhookSender:
                 page_start = (wanted[-1].event, wanted[-1].endpoint)
             if len(wanted) < PAGE_DELIVERIES_MAX:
                 return bool(wanted) or page_start[1] != ""
+
+    async def _tell_statement(self) -> None:
+        """A month is over and cannot change any more: tell whoever wants to fetch its statement."""
+        now_us = self._clock.now_us()
+        month = last_final(now_us)
+        if month == self._statement_told:
+            return
+        message_id = derived_id("evt", "statement.final", int(month.replace("-", "")))
+        data = {"statement": month, "path": f"/v1/statements/{month}"}
+        body = own_message(message_id, "statement.final", now_us, data)
+        news = own_delivery("", message_id, "statement.final", now_us, body)
+        await self._outbox.tell_statement(month, window(month)[1], news)
+        self._statement_told = month
 
     # -- sending -----------------------------------------------------------------------------------
 

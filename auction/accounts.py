@@ -2,7 +2,7 @@
 
 import msgspec
 
-from auction import admission, billing
+from auction import admission, billing, funds
 from auction.clearing import genesis_digest
 from auction.commands import (
     Adjust,
@@ -27,7 +27,7 @@ from auction.ledger import (
     plan_payout,
     plan_payout_end,
 )
-from auction.model import BID_FINAL, Account, ApiKey, Market, MarketStatus, Payout, PayoutState
+from auction.model import BID_FINAL, Account, ApiKey, FundsTold, Market, MarketStatus, Payout, PayoutState
 from auction.safety import set_limits
 from auction.state import Balance, State
 from auction.units import MICROSECONDS_PER_SECOND, Amount
@@ -80,6 +80,8 @@ def deposit(state: State, command: Deposit) -> Balance:
     account = _known(state, command.account)
     admission.amount(command.amount)
     state.transfer(plan_deposit(account.number, command.amount, command.deposit))
+    if account.funds_told is not FundsTold.NOTHING:
+        funds.look(state, account)
     balance = state.balance(account)
     state.emit(EventKind.BALANCE_DEPOSITED, balance, account=account.id)
     return balance
@@ -101,6 +103,7 @@ def adjust(state: State, command: Adjust) -> Balance:
             available=Amount(there),
         )
     state.transfer(plan_adjustment(account.number, code, command.amount, command.adjustment))
+    funds.look(state, account)
     balance = state.balance(account)
     state.emit(EventKind.BALANCE_ADJUSTED, balance, account=account.id)
     return balance

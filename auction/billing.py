@@ -9,7 +9,7 @@ while the rest of the hold still pays for the notice.
 
 from heapq import heappop, heappush
 
-from auction import limits
+from auction import funds, limits
 from auction.ledger import (
     EARNING,
     FEES_ACCOUNT,
@@ -302,6 +302,8 @@ def settle_due(state: State, market: Market, to_s: int) -> list[Bid]:
             continue  # under its last notice: what is held pays for it
         if not refill_hold(state, bid):
             exhausted.append(bid)
+    for account in dict.fromkeys(bid.account for bid in touched.values()):
+        funds.look(state, state.accounts[account])
     return exhausted
 
 

@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-from auction import billing, lapses, leases
+from auction import billing, funds, lapses, leases
 from auction.events import EventKind
 from auction.listing import list_offer, relist
 from auction.market import domain_of
@@ -106,6 +106,8 @@ def exhaust(state: State, bid: Bid) -> None:
     bid.updated_at_us = state.now_us
     state.touch(bid)
     state.emit(EventKind.BID_EXHAUSTED, bid, account=bid.account, market=bid.market)
+    if reason is EndReason.FUNDS_EXHAUSTED:
+        funds.exhausted(state, state.accounts[bid.account])
     leases.sync_bid(state, bid)
     remaining = sorted(state.bid_leases[bid.id].values(), key=lambda lease: lease.id)
     for lease in remaining:

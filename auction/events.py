@@ -33,6 +33,8 @@ class EventKind(StrEnum):
     NODE_OFFLINE = "node.offline"
     BALANCE_DEPOSITED = "balance.deposited"
     BALANCE_ADJUSTED = "balance.adjusted"
+    BALANCE_LOW = "balance.low"
+    BALANCE_EXHAUSTED = "balance.exhausted"
     PAYOUT_CREATED = "payout.created"
     PAYOUT_PAID = "payout.paid"
     PAYOUT_FAILED = "payout.failed"

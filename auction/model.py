@@ -150,6 +150,14 @@ class TransferCode(StrEnum):
     ADJUSTMENT = "adjustment"
 
 
+class FundsTold(StrEnum):
+    """What an account was last told of its money."""
+
+    NOTHING = "nothing"
+    LOW = "low"
+    EXHAUSTED = "exhausted"
+
+
 class Account(Struct):
     """Somebody who bids, offers or operates. `number` names its ledger accounts (ledger.py)."""
 
@@ -163,6 +171,7 @@ class Account(Struct):
     cancel_at_us: int | None = None  # dead man's switch: its bids are cancelled then
     cancel_releases: bool = False  # and their leases end too
     affiliation: str | None = None  # accounts with the same one count as one party of a market
+    funds_told: FundsTold = FundsTold.NOTHING
 
 
 class Limits(Struct):

@@ -160,6 +160,22 @@ class WebhookOutbox:
         )
         return bool(rows[0]["disabled"])
 
+    async def tell_statement(self, month: str, month_end_us: int, news: NewDelivery) -> None:
+        """Tell every endpoint that wants it that the month's statement is final; once, whoever asks again.
+
+        `news` is the message, its endpoint ignored.
+        """
+        await self._fetch(
+            query("tell_statement"),
+            month,
+            news.at_us,
+            news.kind,
+            news.body,
+            news.deadline_us,
+            news.message,
+            month_end_us,
+        )
+
     async def sweep(self, now_us: int) -> None:
         """Give up what is too late or too much, forget what is old; one bounded batch of each."""
         await self._fetch(query("sweep_expired"), now_us, SWEEP_ROWS_MAX)

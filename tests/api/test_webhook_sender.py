@@ -341,3 +341,37 @@ async def test_bad_endpoints_cannot_be_written(venue, change, constraint):
     with pytest.raises(asyncpg.CheckViolationError) as refused:
         await venue.pool.execute(f"UPDATE webhook_endpoints SET {change}")
     assert refused.value.constraint_name == constraint
+
+
+async def test_a_month_that_is_final_is_told_once(database, config, receiver):
+    """The first look tells nobody; then each endpoint that wants it, a minute after the month's end."""
+    kind, clock = "statement.final", ManualClock(1_793_490_000 * SECOND)  # 2026-10-31T23:40:00Z
+    async with serving(database, config, clock=clock) as venue:
+        _, venue.buyer = await venue.open_account("buyer")
+        endpoint = await hook(venue, receiver.url, kind)
+        other = await hook(venue, f"{receiver.url}/other", "bid.accepted")
+
+        async def looked():
+            return await venue.pool.fetchval("SELECT statement_told FROM webhook_outbox") == "2026-09"
+
+        await venue.until(looked, "the first look")
+        assert await delivery(venue, endpoint, kind) is None
+        clock.advance(20 * 60 + 30)
+        _, late = await venue.open_account("buyer")
+        body = {"url": f"{receiver.url}/late", "types": []}
+        await venue.ok("POST", "/v1/webhooks", late, body)
+        await asyncio.sleep(QUIET_SECONDS)
+        assert await delivery(venue, endpoint, kind) is None, "half a minute is too early"
+        clock.advance(90)
+        headers, raw = await receiver.first(kind)
+        told = verify(endpoint["secret"], headers, raw, now_s=clock.now_us() // SECOND)
+        assert told["data"] == {"statement": "2026-10", "path": "/v1/statements/2026-10"}
+        shown = await venue.ok("GET", told["data"]["path"], venue.buyer)
+        assert shown["state"] == "final"
+        operator, buyer = venue.operator, venue.buyer
+    async with serving(database, config, operator, clock=clock) as venue:
+        venue.buyer = buyer
+        clock.advance(600)
+        await asyncio.sleep(QUIET_SECONDS)
+        assert receiver.paths == ["/hook"]
+        assert await delivery(venue, other, kind) is None
