@@ -10,7 +10,6 @@ happened, happened. When another engine has taken the shard, this one stops for 
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,12 +20,12 @@ from auction.clock import Clock
 from auction.commands import Command, PlaceBid
 from auction.core import Core
 from auction.errors import Rejection, Unavailable
+from auction.inbox import Inbox
 from auction.market import Book
 from auction.model import Bid
 from auction.ports import Answer, Changes, KeyedRequest, Store, StoredAnswer
 from auction.publisher import Publisher
 
-INBOX_COMMANDS_MAX = 20_000
 BATCH_COMMANDS_MAX = 2_000
 SNAPSHOT_EVERY_ENTRIES = 20_000
 RECOVERY_PAUSE_US = 200_000
@@ -39,7 +38,7 @@ Encode = Callable[[list[Any]], Answer]
 
 
 class _Submission:
-    __slots__ = ("commands", "encode", "future", "keyed")
+    __slots__ = ("account", "commands", "encode", "future", "keyed")
 
     def __init__(
         self,
@@ -49,6 +48,7 @@ class _Submission:
         future: asyncio.Future[Any],
     ) -> None:
         self.commands = commands
+        self.account: str | None = getattr(commands[0], "account", None) if commands else None
         self.encode = encode
         self.keyed = keyed
         self.future = future
@@ -64,8 +64,7 @@ class Engine:
         self.is_ready = False
         self._make_book = make_book
         self._store = store
-        self._inbox: deque[_Submission] = deque()
-        self._inbox_commands = 0
+        self._inbox: Inbox[_Submission] = Inbox()
         self._in_flight: set[tuple[str, str]] = set()
         self._bell = asyncio.Event()
         self._is_draining = False
@@ -146,11 +145,8 @@ class Engine:
             raise Unavailable("draining", "this server is shutting down")
         if not self.is_ready:
             raise Unavailable("storage_unavailable", "the market is reconnecting to its storage")
-        if self._inbox_commands + len(commands) > INBOX_COMMANDS_MAX:
-            raise Unavailable("inbox_full", f"{INBOX_COMMANDS_MAX} commands are waiting")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._inbox.append(_Submission(commands, encode, keyed, future))
-        self._inbox_commands += len(commands)
+        self._inbox.add(_Submission(commands, encode, keyed, future))
         self._bell.set()
         return await future
 
@@ -161,7 +157,7 @@ class Engine:
             if not self._inbox and not self._is_draining:
                 await self.clock.wait(self._bell, self.core.next_due_us())
             self._bell.clear()
-            batch = self._take_batch()
+            batch = self._inbox.take(BATCH_COMMANDS_MAX)
             if self._is_draining and not batch:
                 break
             try:
@@ -176,16 +172,6 @@ class Engine:
                 self._fail(batch, Unavailable("storage_unavailable", "the market's writer has stopped"))
                 raise
         await self._save_snapshot()
-
-    def _take_batch(self) -> list[_Submission]:
-        batch: list[_Submission] = []
-        count = 0
-        while self._inbox and count < BATCH_COMMANDS_MAX:
-            submission = self._inbox.popleft()
-            count += len(submission.commands)
-            batch.append(submission)
-        self._inbox_commands -= count
-        return batch
 
     async def _write(self, batch: list[_Submission]) -> None:
         """Look up what is known already, decide, commit, answer, tell."""
@@ -266,9 +252,7 @@ class Engine:
     # -- outages and snapshots --------------------------------------------------------------------
 
     def _fail(self, batch: list[_Submission], outage: Unavailable) -> None:
-        waiting, self._inbox = [*batch, *self._inbox], deque()
-        self._inbox_commands = 0
-        for submission in waiting:
+        for submission in [*batch, *self._inbox.clear()]:
             if not submission.future.done():
                 submission.future.set_exception(Unavailable(outage.code, outage.detail))
 
