@@ -46,7 +46,7 @@ class DesiredQuery(Struct, frozen=True, forbid_unknown_fields=True):
     wait_seconds: WaitSeconds = 0
 
 
-@route("POST", "/v1/agent/enrol", scope="agent")
+@route("POST", "/v1/agent/enrol", scope="agent", bucket="agents")
 async def enrol_node(call: Call[EnrolBody, NoQuery]) -> Reply[NodeView]:
     """Report a node for duty."""
 
@@ -57,7 +57,7 @@ async def enrol_node(call: Call[EnrolBody, NoQuery]) -> Reply[NodeView]:
     return await call.submit(EnrolNode(call.body.node, call.account), view)
 
 
-@route("POST", "/v1/agent/heartbeat", scope="agent")
+@route("POST", "/v1/agent/heartbeat", scope="agent", bucket="agents")
 async def heartbeat(call: Call[HeartbeatBody, NoQuery]) -> Reply[HeartbeatView]:
     """Give a sign of life: without one a node is degraded after 15 s and lost after 60 s."""
     node = call.core.nodes.get(call.body.node)
@@ -70,13 +70,13 @@ async def heartbeat(call: Call[HeartbeatBody, NoQuery]) -> Reply[HeartbeatView]:
     return call.reply(HeartbeatView(node.id, node.state, node.health, seconds))
 
 
-@route("PUT", "/v1/agent/inventory", scope="agent")
+@route("PUT", "/v1/agent/inventory", scope="agent", bucket="agents")
 async def put_inventory(call: Call[InventoryBody, NoQuery]) -> Reply[NodeView]:
     """Say which GPUs may not be lent; whoever runs on one has lost it."""
     return await call.submit(FenceGpus(call.body.node, call.account, call.body.fenced_gpus), node_view)
 
 
-@route("GET", "/v1/agent/desired", scope="agent")
+@route("GET", "/v1/agent/desired", scope="agent", bucket="agents")
 async def get_desired(call: Call[NoBody, DesiredQuery]) -> Reply[DesiredView]:
     """Tell what should run on your nodes; with `wait_seconds`, once it differs from `revision`."""
     query, services = call.query, call.services
@@ -91,7 +91,7 @@ async def get_desired(call: Call[NoBody, DesiredQuery]) -> Reply[DesiredView]:
     return call.reply(desired)
 
 
-@route("POST", "/v1/agent/leases/{lease}/report", scope="agent")
+@route("POST", "/v1/agent/leases/{lease}/report", scope="agent", bucket="agents")
 async def report_lease(call: Call[ReportLeaseBody, NoQuery]) -> Reply[LeaseView]:
     """Report that a lease started, drained, stopped or failed; the bill runs from `started`."""
     lease = call.path_part("lease")

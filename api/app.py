@@ -25,10 +25,12 @@ from api import (
 )
 from api.auth import Authenticator
 from api.config import Config
+from api.doorway import Doorway
 from api.egress import open_session
 from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
+from api.rate_limits import RateLimiter
 from api.risk_record import Records
 from api.routes import Route, routes_of
 from api.services import SERVICES, Services
@@ -92,6 +94,8 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         WebhookStore(pool),
         sender,
         Records(reader),
+        RateLimiter(config.rates, lambda: asyncio.get_running_loop().time()),
+        Doorway(config),
         target_store,
         TargetRunner(engine, target_store, reader),
     )

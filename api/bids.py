@@ -112,7 +112,7 @@ async def batch_bids(call: Call[BatchBody, NoQuery]) -> Reply[BatchView]:
     return await call.submit_all(commands, encode)
 
 
-@route("POST", "/v1/bids/cancel-after", scope="bids:write")
+@route("POST", "/v1/bids/cancel-after", scope="bids:write", bucket="exits")
 async def cancel_after(call: Call[CancelAfterBody, NoQuery]) -> Reply[CancelAfterView]:
     """Cancel all your bids unless you send this again in time; 0 switches the switch off."""
     command = CancelAfter(call.account, call.body.timeout_seconds, call.body.release)
@@ -138,7 +138,7 @@ async def list_bids(call: Call[NoBody, BidsQuery]) -> Reply[Page[BidView]]:
     return call.reply(page([_read(row) for row in found.rows], found.last and found.last.bid.seq))
 
 
-@route("DELETE", "/v1/bids", scope="bids:write")
+@route("DELETE", "/v1/bids", scope="bids:write", bucket="exits")
 async def cancel_bids(call: Call[NoBody, CancelAllQuery]) -> Reply[BatchView]:
     """Cancel all your live bids of one market."""
     query = call.query
@@ -193,7 +193,7 @@ async def amend_bid(call: Call[AmendBidBody, NoQuery]) -> Reply[BidView]:
     return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
 
 
-@route("DELETE", "/v1/bids/{bid}", scope="bids:write")
+@route("DELETE", "/v1/bids/{bid}", scope="bids:write", bucket="exits")
 async def cancel_bid(call: Call[NoBody, CancelQuery]) -> Reply[BidView]:
     """Cancel a bid; `release=false` lets its leases run on until they end by themselves."""
     command = CancelBid(call.path_part("bid"), call.account, call.query.release, call.expected_version())

@@ -1,8 +1,11 @@
 """What the transport can be told, and the bounds it refuses to start beyond."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from api.rate_limits import Policies
 
 Reach = Literal["public", "loopback", "private"]
 
@@ -17,6 +20,12 @@ class Config:
     body_bytes_max: int = 64 * 1024
     batch_body_bytes_max: int = 256 * 1000
     body_seconds_max: float = 30.0
+    header_seconds_max: float = 10.0  # from connecting to the end of the first request's headers
+    connections_max: int = 4_000
+    rates: Policies = field(default_factory=Policies)
+    behind_proxy: bool = False  # one that ends TLS and writes X-Forwarded-For
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     heartbeat_seconds: float = 10.0
     send_seconds_max: float = 20.0
     key_cache_seconds: float = 2.0
@@ -30,15 +39,29 @@ class Config:
     webhook_ports: tuple[int, ...] = (443,)  # of public receivers
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host):
-            raise ValueError(f"host {self.host}: only loopback addresses are served without TLS")
+        if (self.tls_certificate is None) is not (self.tls_key is None):
+            raise ValueError("TLS needs a certificate and its key")
+        if not (is_loopback(self.host) or self.behind_proxy or self.tls_certificate):
+            raise ValueError(
+                f"host {self.host}: beyond loopback only with a TLS certificate and key, or behind a proxy"
+            )
+        if self.is_demo and not is_loopback(self.host):
+            raise ValueError(f"host {self.host}: a demo is served on loopback only")
+        if self.connections_max < 1:
+            raise ValueError("connections_max must be above zero")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port {self.port}: expected 0 to 65535")
         if not 0 < self.body_bytes_max <= self.batch_body_bytes_max <= 16 * 1024 * 1024:
             raise ValueError("body caps: expected 0 < body_bytes_max <= batch_body_bytes_max <= 16 MiB")
         if not 0 < self.key_cache_seconds <= 2:
             raise ValueError("key_cache_seconds: a revoked key must stop working within 2 s")
-        if min(self.heartbeat_seconds, self.send_seconds_max, self.body_seconds_max) <= 0:
+        times = (
+            self.heartbeat_seconds,
+            self.send_seconds_max,
+            self.body_seconds_max,
+            self.header_seconds_max,
+        )
+        if min(times) <= 0:
             raise ValueError("times must be above zero")
         if not 0 < self.node_degraded_seconds < self.node_offline_seconds:
             raise ValueError("a node is degraded before it is offline")

@@ -16,6 +16,7 @@ from msgspec import ValidationError
 from api.codec import Codec
 from api.fields import format_instant
 from api.problems import PROBLEMS
+from api.rate_limits import RateLimited
 from api.wire import ErrorItem, ProblemView
 from auction.errors import Rejection, Unavailable
 from auction.ports import Answer
@@ -53,6 +54,8 @@ def problem_of(error: BaseException, request_id: str) -> ProblemView:
         case Unavailable():
             if error.code in PROBLEMS:
                 return make_problem(error.code, error.detail, request_id)
+        case RateLimited():
+            return make_problem("rate_limited", str(error), request_id)
         case ValidationError():
             return _validation(str(error), request_id)
         # A document that nests deeper than the interpreter's stack is malformed, not our fault; one
@@ -97,7 +100,7 @@ def problem_answer(problem: ProblemView, codec: Codec) -> Answer:
 
 def retry_after(error: BaseException) -> int:
     """Return the seconds for Retry-After of a refusal that passes."""
-    return error.retry_after_s if isinstance(error, Unavailable) else RETRY_AFTER_S
+    return error.retry_after_s if isinstance(error, Unavailable | RateLimited) else RETRY_AFTER_S
 
 
 def _rejection(error: Rejection, request_id: str) -> ProblemView:

@@ -62,7 +62,7 @@ async def get_lease(call: Call[NoBody, NoQuery]) -> Reply[LeaseView]:
     return call.reply(_read(call.found(row, "lease")))
 
 
-@route("POST", "/v1/leases/{lease}/release", scope="bids:write")
+@route("POST", "/v1/leases/{lease}/release", scope="bids:write", bucket="exits")
 async def release_lease(call: Call[NoBody, NoQuery]) -> Reply[LeaseView]:
     """Give a lease back: it and its bill end now, and its bid asks for that much less."""
     lease = call.path_part("lease")
@@ -105,7 +105,7 @@ async def list_notices(call: Call[NoBody, NoticesQuery]) -> Reply[Page[NoticeVie
     return call.reply(page([notice_view(notice) for notice in found.rows], last))
 
 
-@route("POST", "/v1/notices/{notice}/ack", scope="bids:write")
+@route("POST", "/v1/notices/{notice}/ack", scope="bids:write", bucket="exits")
 async def acknowledge_notice(call: Call[AckNoticeBody, NoQuery]) -> Reply[NoticeView]:
     """Acknowledge a notice; `ready` ends the lease and its bill now."""
     notice = call.path_part("notice")

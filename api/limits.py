@@ -42,7 +42,7 @@ async def set_key_limits(call: Call[LimitsBody, NoQuery]) -> Reply[LimitsView]:
     return await _set(call, (await own_key(call)).id, call.account)
 
 
-@route("POST", "/v1/keys/{key}/stop", scope="keys:write")
+@route("POST", "/v1/keys/{key}/stop", scope="keys:write", bucket="exits")
 async def stop_key(call: Call[StopBody, NoQuery]) -> Reply[LimitsView]:
     """Kill switch: cancel what a key has placed; it places nothing until another key resumes it."""
     key = await own_key(call)

@@ -3,9 +3,12 @@
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from api.admit import STANDING
 from api.call import REQUEST_ID
 from api.codec import JSON, codec_for_answer
 from api.errors import problem_of, retry_after
+from api.rate_limits import RateLimited, Standing
+from api.services import SERVICES
 from auction.ids import random_id
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -15,6 +18,7 @@ REQUEST_ID_HEADER = "X-Request-Id"
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Run a handler; answer whatever it raises as problem+json, or msgpack if that is accepted."""
     request[REQUEST_ID] = random_id("req")
+    request.app[SERVICES].doorway.heard(request.protocol)
     try:
         response = await handler(request)
     except web.HTTPSuccessful as success:
@@ -23,6 +27,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = _problem_response(request, error)
     if not response.prepared:
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+        if STANDING in request:
+            response.headers.update(request[STANDING].headers)
     return response
 
 
@@ -33,6 +39,8 @@ def _problem_response(request: web.Request, error: Exception) -> web.Response:
     response.headers["Content-Type"] = codec.problem_type
     if problem.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RateLimited):
+        response.headers.update(Standing(error.policy, 0).headers)
     if problem.status in (429, 503):
         response.headers["Retry-After"] = str(retry_after(error))
     if isinstance(error, web.HTTPMethodNotAllowed):

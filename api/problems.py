@@ -194,5 +194,8 @@ PROBLEMS: dict[str, Kind] = {
         503, "The database has no room", "Cancels and reads still work; try again later.", is_retryable=True
     ),
     "draining": Kind(503, "The server is stopping", "Wait for Retry-After.", is_retryable=True),
+    "too_many_connections": Kind(
+        503, "Too many connections", "Use one connection for many requests; try again.", is_retryable=True
+    ),
     "not_ready": Kind(503, "The market is starting", "Wait for Retry-After.", is_retryable=True),
 }

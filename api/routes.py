@@ -15,10 +15,12 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from api.admit import admit
 from api.call import Call, Reply, respond
 from api.codec import codec_for_answer
 from api.fields import decode_field
 from api.intake import read_body
+from api.rate_limits import BATCH_COST, Bucket
 from api.services import SERVICES
 from auction.errors import Rejection
 
@@ -47,6 +49,7 @@ class Route:
     scope: str | None  # None: public
     status: int
     is_batch: bool
+    bucket: Bucket  # that its requests are counted in, where it has a scope
     extra_statuses: tuple[int, ...] = field(default=())
 
     @property
@@ -64,9 +67,9 @@ class Route:
         codec = codec_for_answer(request.headers.get("Accept"), content_type)
         if codec is None:
             raise Rejection("not_acceptable", "expected application/json or application/msgpack in Accept")
-        principal = None
-        if self.scope is not None:
-            principal = await services.authenticator.authenticate(request.headers.get("Authorization"))
+        cost = BATCH_COST if self.is_batch else 1
+        principal = await admit(request, services, self.bucket if self.scope else None, cost)
+        if principal is not None and self.scope is not None:
             principal.require(self.scope)
         query: Any = msgspec.convert(dict(request.query), self.query, strict=False, dec_hook=decode_field)
         raw = b""
@@ -78,7 +81,13 @@ class Route:
 
 
 def route(
-    method: str, path: str, *, scope: str | None = None, status: int = 200, is_batch: bool = False
+    method: str,
+    path: str,
+    *,
+    scope: str | None = None,
+    status: int = 200,
+    is_batch: bool = False,
+    bucket: Bucket = "requests",
 ) -> Callable[[H], Route]:
     """Declare a handler's route; `status` is that of its success."""
 
@@ -86,7 +95,7 @@ def route(
         hints = typing.get_type_hints(handler)
         body, query = typing.get_args(hints["call"])
         (view,) = typing.get_args(hints["return"])
-        return Route(method, path, handler, body, query, view, scope, status, is_batch)
+        return Route(method, path, handler, body, query, view, scope, status, is_batch, bucket)
 
     return declare
 

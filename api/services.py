@@ -9,7 +9,9 @@ from aiohttp import web
 
 from api.auth import Authenticator
 from api.config import Config
+from api.doorway import Doorway
 from api.heartbeats import NodeWatch
+from api.rate_limits import RateLimiter
 from api.risk_record import Records
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -35,6 +37,8 @@ class Services:
     webhooks: WebhookStore
     sender: WebhookSender
     records: Records
+    limiter: RateLimiter
+    doorway: Doorway
     targets: TargetStore
     runner: TargetRunner
     waits: set[asyncio.Timeout] = field(default_factory=set)

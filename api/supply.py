@@ -106,7 +106,7 @@ async def uncordon_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     return await call.submit(_cordoning(call, is_cordoned=False), node_view)
 
 
-@route("POST", "/v1/nodes/{node}/recall", scope="supply:write")
+@route("POST", "/v1/nodes/{node}/recall", scope="supply:write", bucket="exits")
 async def recall_node(call: Call[RecallNodeBody, NoQuery]) -> Reply[RecallView]:
     """Take a node back: its offers are withdrawn and its leases get their notice.
 
@@ -184,7 +184,7 @@ async def amend_offer(call: Call[AmendOfferBody, NoQuery]) -> Reply[OfferView]:
     return await call.submit(command, offer_view, absent=await _when_absent(call))
 
 
-@route("DELETE", "/v1/offers/{offer}", scope="supply:write")
+@route("DELETE", "/v1/offers/{offer}", scope="supply:write", bucket="exits")
 async def withdraw_offer(call: Call[NoBody, NoQuery]) -> Reply[OfferView]:
     """Withdraw an offer: leases on it get the notice it promised; needs If-Match."""
     command = WithdrawOffer(call.path_part("offer"), call.account, call.required_version())

@@ -31,7 +31,8 @@ async def livez(request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """Say whether the market answers."""
-    if not request.app[SERVICES].engine.is_ready:
+    services = request.app[SERVICES]
+    if not services.engine.is_ready or services.doorway.is_closed:
         raise Unavailable("not_ready", "the engine is starting, stopping or without its database")
     return web.json_response({"status": "ready"})
 

@@ -155,7 +155,7 @@ async def amend_target(call: Call[AmendTargetBody, NoQuery]) -> Reply[TargetView
     return await _change(call, found.id, act)
 
 
-@route("DELETE", "/v1/targets/{target}", scope="bids:write")
+@route("DELETE", "/v1/targets/{target}", scope="bids:write", bucket="exits")
 async def cancel_target(call: Call[NoBody, NoQuery]) -> Reply[TargetView]:
     """Cancel a target and its bid; its leases end now."""
     found, version = await _own(call), call.expected_version()

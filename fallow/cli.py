@@ -24,6 +24,7 @@ EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 5
 
 DataDir = click.Path(file_okay=False, path_type=Path)
+PemFile = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def default_data_dir() -> Path:
@@ -103,15 +104,45 @@ def demo(
     show_default=True,
     help="Where webhooks may be sent: public addresses only, or also to this machine or private networks.",
 )
-def serve(port: int, data_dir: Path | None, webhook_reach: "Reach") -> None:
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--tls-certificate", type=PemFile, default=None, help="Serve TLS with this certificate chain (PEM)."
+)
+@click.option("--tls-key", type=PemFile, default=None, help="The certificate's key (PEM).")
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="A proxy in front ends TLS and appends each client's address to X-Forwarded-For.",
+)
+def serve(
+    port: int,
+    data_dir: Path | None,
+    webhook_reach: "Reach",
+    host: str,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+) -> None:
     """Serve a market on DATABASE_URL, or on the embedded database of a directory.
 
-    Refuses pending migrations: run `fallow migrate` first. `fallow init` makes the operator.
+    Refuses pending migrations: run `fallow migrate` first. `fallow init` makes the operator. Beyond loopback
+    it serves with TLS only, or behind a proxy that has it.
     """
     from api.config import Config
     from fallow.operate import serve as work
 
-    _run(work(_url(), _directory(data_dir), Config(port=port, webhook_reach=webhook_reach)))
+    try:
+        config = Config(
+            host=host,
+            port=port,
+            webhook_reach=webhook_reach,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            behind_proxy=behind_proxy,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    _run(work(_url(), _directory(data_dir), config))
 
 
 @main.command()

@@ -4,6 +4,7 @@ Everything that is started here is stopped here, in the opposite order: sockets 
 engine answers what it has taken in, the pool closes last.
 """
 
+import asyncio
 import errno
 import gc
 import logging
@@ -15,6 +16,8 @@ from msgspec import Struct
 
 from api.app import build_app
 from api.config import Config
+from api.doorway import Doorway
+from api.services import SERVICES
 from auction.clock import SystemClock
 from auction.engine import Engine
 from sql.pool import Database
@@ -45,8 +48,13 @@ async def running_server(database: Database, config: Config) -> AsyncIterator[Ru
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS)
             await runner.setup()
             try:
-                port = await _listen(runner, config)
-                yield Running(engine, f"http://{config.host}:{port}")
+                listening = await _listen(runner, app[SERVICES].doorway, config)
+                try:
+                    scheme = "http" if config.tls_certificate is None else "https"
+                    port = listening.sockets[0].getsockname()[1]
+                    yield Running(engine, f"{scheme}://{config.host}:{port}")
+                finally:
+                    app[SERVICES].doorway.close(listening)
             finally:
                 await runner.cleanup()
         finally:
@@ -65,13 +73,13 @@ def _settle_collector() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-async def _listen(runner: web.AppRunner, config: Config) -> int:
+async def _listen(runner: web.AppRunner, doorway: Doorway, config: Config) -> asyncio.Server:
     """Listen on the configured port, or, where it is taken, on the next free one."""
+    assert runner.server is not None, "the runner is set up"
     for offset in range(PORTS_TRIED_MAX):
         port = config.port + offset if config.port else 0
-        site = web.TCPSite(runner, config.host, port)
         try:
-            await site.start()
+            listening = await doorway.listen(runner.server, config.host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not config.port:
                 raise
@@ -79,6 +87,6 @@ async def _listen(runner: web.AppRunner, config: Config) -> int:
             continue
         if offset:
             log.warning("listening on port %d instead of %d", port, config.port)
-        return int(runner.addresses[0][1])
+        return listening
     last = config.port + PORTS_TRIED_MAX - 1
     raise OSError(errno.EADDRINUSE, f"ports {config.port} to {last} are all taken")

@@ -1,0 +1,45 @@
+"""Who may ask now: the key of a request is checked, and its bucket, or its address's, is charged.
+
+An address is the peer's; behind a proxy that was declared (`--behind-proxy`) it is the last one that the
+proxy has added to X-Forwarded-For, because anybody can write the ones before it.
+"""
+
+from aiohttp import web
+
+from api.auth import Principal
+from api.rate_limits import Bucket, Standing
+from api.services import Services
+from auction.errors import Rejection
+
+STANDING: web.RequestKey[Standing] = web.RequestKey("standing", Standing)
+
+
+async def admit(
+    request: web.Request, services: Services, bucket: Bucket | None, cost: int = 1
+) -> Principal | None:
+    """Charge a request to its bucket and return who asks; None for the public (`bucket` None).
+
+    Raises RateLimited, and Rejection (`unauthenticated`) for a wrong key.
+    """
+    limiter = services.limiter
+    address = address_of(request, behind_proxy=services.config.behind_proxy)
+    if bucket is None:
+        request[STANDING] = limiter.take(limiter.policies.public, address, cost)
+        return None
+    try:
+        principal = await services.authenticator.authenticate(request.headers.get("Authorization"))
+    except Rejection:
+        # Only who is wrong is slowed down: others may share the address.
+        limiter.take(limiter.policies.refusals, address)
+        raise
+    request[STANDING] = limiter.take(getattr(limiter.policies, bucket), principal.key, cost)
+    return principal
+
+
+def address_of(request: web.Request, *, behind_proxy: bool) -> str:
+    """Return the address that a request came from."""
+    if behind_proxy:
+        last = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        if last:
+            return last[:64]
+    return request.remote or ""
