@@ -163,3 +163,32 @@ async def test_a_second_demo_on_the_directory_is_refused_at_once(demo):
     second = await run_fallow("demo", "--json", "--no-bots", "--data-dir", str(demo.data_dir))
     assert (2, "") == (second.returncode, second.stdout)
     assert 1 == len([line for line in second.stderr.splitlines() if line.startswith("fallow:")])
+
+
+async def test_a_stop_answers_who_waits_and_waits_for_nobody_who_does_not_listen(demo):
+    """SIGTERM beside a long poll, a socket that never reads, half a request, half a body: under 10 s."""
+    await demo.start("--no-bots")
+    key, port = demo.facts["keys"]["buyer"], demo.facts["api"].rpartition(":")[2]
+    host = f"Host: x\r\nAuthorization: Bearer {key}\r\n"
+    handshake = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    handshake += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    half_body = "Content-Type: application/json\r\nContent-Length: 500\r\n"
+    texts = (
+        f"GET /v1/notices?wait_seconds=60 HTTP/1.1\r\n{host}\r\n",
+        f"GET /v1/ws HTTP/1.1\r\n{host}{handshake}\r\n",
+        f"POST /v1/bids HTTP/1.1\r\n{host}{half_body}\r\n{{",
+        "GET /v1/time HTTP/1.1\r\nX-Half:",
+    )
+    streams = []
+    for text in texts:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(text.encode())
+        streams.append((reader, writer))
+    await asyncio.sleep(0.5)
+    began_s = asyncio.get_running_loop().time()
+    assert 0 == await demo.stop(signal.SIGTERM)
+    assert asyncio.get_running_loop().time() - began_s < 10
+    answered = await streams[0][0].read()
+    assert answered.startswith(b"HTTP/1.1 200"), "the long poll had its answer"
+    for _, writer in streams:
+        writer.close()
