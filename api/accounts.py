@@ -4,14 +4,17 @@ A deposit is the operator's act; on a demo market everybody may credit itself. A
 to its first reader only: the stored answer says null.
 """
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
+from api.auth import is_within
 from api.call import Call, Reply
 from api.codec import Page
-from api.fields import CURRENCY, Cursor, PageLimit, format_instant, is_object_id
-from api.keys import mint_key, scopes_of
-from api.limits import refuse_limited, set_limits_command
+from api.fields import CURRENCY, Cursor, PageLimit, format_instant
+from api.keys import mint_key, rotate, scopes_of
+from api.limits import own_key, refuse_limited, set_limits_command
 from api.paging import page, read_entry, read_key
 from api.routes import NoBody, NoQuery, route
 from api.wire_money import (
@@ -21,12 +24,14 @@ from api.wire_money import (
     DepositView,
     EntryView,
     KeyView,
+    RotateKeyBody,
     balance_view,
     key_view,
 )
-from auction.commands import CreateKey, Deposit, RevokeKey
-from auction.errors import NotFound, Rejection
+from auction.commands import CreateKey, Deposit, RevokeKey, RotateKey
+from auction.errors import Rejection
 from auction.ids import random_id
+from auction.model import ApiKey
 from auction.state import Balance
 from auction.units import MICROSECONDS_PER_SECOND, Amount, format_microusd
 from sql.reads import NEWEST_ENTRY, EntryRow
@@ -95,6 +100,7 @@ async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
         is_live=not call.services.config.is_demo,
         now_us=call.now_us,
         expires_at_us=body.expires_at,
+        allowed_networks=await _networks(call),
     )
     limits = None if body.limits is None else set_limits_command(key.id, call.account, body.limits)
     reply = await call.submit(CreateKey(key, limits), key_view)
@@ -111,19 +117,55 @@ async def list_keys(call: Call[NoBody, ListQuery]) -> Reply[Page[KeyView]]:
     return call.reply(page([key_view(key) for key in found.rows], last))
 
 
+@route("POST", "/v1/keys/{key}/rotate", scope="keys:write")
+async def rotate_key(call: Call[RotateKeyBody, NoQuery]) -> Reply[KeyView]:
+    """Give a key a new secret, shown once; id, limits and bids stay, and for a while the old secret."""
+    assert call.principal is not None
+    key = await own_key(call)
+    if key.id != call.principal.key:
+        # Whoever rotates a key holds it: not one that may do more.
+        refuse_limited(call)
+        for scope in key.scopes:
+            if scope not in call.principal.scopes:
+                raise Rejection("scope_exceeded", f"this key cannot give the scope {scope}", scope=scope)
+    if key.revoked_at_us is not None:
+        raise Rejection("key_revoked", "the key was revoked")
+    overlap_us = call.body.overlap_seconds * MICROSECONDS_PER_SECOND
+    is_live = not call.services.config.is_demo
+    rotated, text = rotate(key, is_live=is_live, now_us=call.now_us, overlap_us=overlap_us)
+    reply = await call.submit(RotateKey(rotated), key_view)
+    _forget(call, key)
+    return call.reveal(reply, msgspec.structs.replace(key_view(rotated), secret=text))
+
+
 @route("DELETE", "/v1/keys/{key}", scope="keys:write")
 async def revoke_key(call: Call[NoBody, NoQuery]) -> Reply[KeyView]:
     """Revoke a key: it stops working now, open sockets of it within 2 s."""
-    key_id = call.path_part("key")
-    key = await call.services.reader.key(call.account, key_id) if is_object_id(key_id) else None
-    if key is None:
-        raise NotFound("key")
+    key = await own_key(call)
     if key.revoked_at_us is not None and "Idempotency-Key" not in call.request.headers:
         # With an idempotency key the repeat is the engine's to recognise.
         raise Rejection("key_revoked", "the key was revoked before")
     reply = await call.submit(RevokeKey(key), key_view)
-    call.services.authenticator.forget(key.public_id)
+    _forget(call, key)
     return reply
+
+
+def _forget(call: Call[Any, Any], key: ApiKey) -> None:
+    for public_id in (key.public_id, key.previous_public_id):
+        if public_id is not None:
+            call.services.authenticator.forget(public_id)
+
+
+async def _networks(call: Call[CreateKeyBody, NoQuery]) -> list[str]:
+    """Return the networks of a new key: within those of the key that makes it."""
+    assert call.principal is not None
+    maker = await call.services.reader.key(call.account, call.principal.key)
+    own = [] if maker is None else maker.allowed_networks
+    asked: list[str] = [*call.body.allowed_networks] or own
+    for network in asked:
+        if own and not any(is_within(network, outer) for outer in own):
+            raise Rejection("address_not_allowed", f"this key may not be used from {network} itself")
+    return asked
 
 
 def entry_view(row: EntryRow) -> EntryView:

@@ -27,8 +27,10 @@ async def admit(
         request[STANDING] = limiter.take(limiter.policies.public, address, cost)
         return None
     try:
-        principal = await services.authenticator.authenticate(request.headers.get("Authorization"))
-    except Rejection:
+        principal = await services.authenticator.authenticate(request.headers.get("Authorization"), address)
+    except Rejection as refusal:
+        if refusal.code != "unauthenticated":
+            raise
         # Only who is wrong is slowed down: others may share the address.
         limiter.take(limiter.policies.refusals, address)
         raise

@@ -7,6 +7,7 @@ wrong keys take the same path and get the same answer. Invariant: the cache is b
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from api.keys import matches, parse_key
 from auction.clock import Clock
@@ -45,23 +46,28 @@ class Authenticator:
         self._cache_us = int(cache_seconds * MICROSECONDS_PER_SECOND)
         self._cache: OrderedDict[str, tuple[int, ApiKey | None]] = OrderedDict()
 
-    async def authenticate(self, authorization: str | None) -> Principal:
-        """Return who holds the key of this header; raise `unauthenticated` for every other one."""
+    async def authenticate(self, authorization: str | None, address: str) -> Principal:
+        """Return who holds the key of this header; raise `unauthenticated` for every other one.
+
+        A key that is bound to networks is refused from other addresses: `address_not_allowed`.
+        """
         if authorization is None or len(authorization) > AUTHORIZATION_CHARACTERS_MAX:
             raise _refusal()
         if not authorization.lower().startswith(_SCHEME):
             raise _refusal()
-        return await self.check(authorization[len(_SCHEME) :].strip())
+        return await self.check(authorization[len(_SCHEME) :].strip(), address)
 
-    async def check(self, text: str) -> Principal:
-        """Return who holds this key; raise `unauthenticated` otherwise."""
+    async def check(self, text: str, address: str) -> Principal:
+        """Return who holds this key; raise `unauthenticated` otherwise, or `address_not_allowed`."""
         presented = parse_key(text)
         if presented is None or presented.is_live is not self._is_live:
             raise _refusal()
         now_us = self._clock.now_us()
         key = await self._find(presented.public_id, now_us)
-        if not matches(key, presented) or key is None or not _is_valid(key, now_us):
+        if not matches(key, presented, now_us) or key is None or not _is_valid(key, now_us):
             raise _refusal()
+        if key.allowed_networks and not _is_inside(address, key.allowed_networks):
+            raise Rejection("address_not_allowed", f"this key may not be used from {address}")
         return Principal(key.account, key.id, frozenset(key.scopes))
 
     def forget(self, public_id: str) -> None:
@@ -78,6 +84,23 @@ class Authenticator:
         while len(self._cache) > CACHED_KEYS_MAX:
             self._cache.popitem(last=False)
         return key
+
+
+def is_within(network: str, outer: str) -> bool:
+    """Say whether a network lies within another one."""
+    inner, whole = ip_network(network), ip_network(outer)
+    if isinstance(inner, IPv4Network) and isinstance(whole, IPv4Network):
+        return inner.subnet_of(whole)
+    return isinstance(inner, IPv6Network) and isinstance(whole, IPv6Network) and inner.subnet_of(whole)
+
+
+def _is_inside(address: str, networks: list[str]) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return any((mapped or parsed) in ip_network(network) for network in networks)
 
 
 def _is_valid(key: ApiKey, now_us: int) -> bool:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -84,6 +85,10 @@ class ReferenceField(str, metaclass=_Plain):
     """The caller's own reference for a payment; may be empty."""
 
 
+class NetworkField(str, metaclass=_Plain):
+    """An IP network such as 192.0.2.0/24, or one address."""
+
+
 class ClientBidIdField(str, metaclass=_Plain):
     """The caller's own id of a bid."""
 
@@ -118,6 +123,7 @@ SCHEMAS: dict[type, dict[str, Any]] = {
     IdField: {"type": "string", "maxLength": OBJECT_ID_CHARACTERS_MAX},
     NameField: {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
     ReferenceField: {"type": "string", "maxLength": REFERENCE_CHARACTERS_MAX},
+    NetworkField: {"type": "string", "maxLength": 43},
     ClientBidIdField: {"type": "string", "minLength": 1, "maxLength": CLIENT_BID_ID_CHARACTERS_MAX},
     LabelsField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
     ConnectField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
@@ -191,6 +197,15 @@ def _object_id(value: object) -> str:
     return value
 
 
+def _network(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 43:
+        raise ValueError("expected a network such as 192.0.2.0/24")
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError("expected a network such as 192.0.2.0/24, its host bits zero") from None
+
+
 def _microusd(value: object, *, least: int, most: int) -> int:
     if not isinstance(value, str):
         raise ValueError('expected a decimal string such as "2.35"')
@@ -233,6 +248,7 @@ _READERS: dict[type, Callable[[object], Any]] = {
     IdField: _object_id,
     NameField: lambda value: _text(value, least=1, most=NAME_CHARACTERS_MAX),
     ReferenceField: lambda value: _text(value, least=0, most=REFERENCE_CHARACTERS_MAX),
+    NetworkField: _network,
     ClientBidIdField: lambda value: _text(value, least=1, most=CLIENT_BID_ID_CHARACTERS_MAX),
     LabelsField: lambda value: _text_map(value, LABEL_CHARACTERS_MAX),
     ConnectField: lambda value: _text_map(value, CONNECT_CHARACTERS_MAX),

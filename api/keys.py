@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from auction.ids import random_id, random_token
 from auction.model import ApiKey
 
@@ -54,6 +56,7 @@ def mint_key(
     is_live: bool,
     now_us: int,
     expires_at_us: int | None = None,
+    allowed_networks: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
     """Make a key; return (what is stored, the text shown once)."""
     public_id = random_token(PUBLIC_ID_CHARACTERS)
@@ -68,6 +71,7 @@ def mint_key(
         scopes=sorted(set(scopes)),
         created_at_us=now_us,
         expires_at_us=expires_at_us,
+        allowed_networks=sorted(set(allowed_networks)),
     )
     return key, stem + checksum(stem)
 
@@ -94,7 +98,25 @@ def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def matches(key: ApiKey | None, presented: PresentedKey) -> bool:
+def rotate(key: ApiKey, *, is_live: bool, now_us: int, overlap_us: int) -> tuple[ApiKey, str]:
+    """Give a key a new secret, the old one staying good for a while; return (row, the text shown once)."""
+    fresh, text = mint_key(key.account, key.name, key.scopes, is_live=is_live, now_us=now_us)
+    rotated = replace(
+        key,
+        public_id=fresh.public_id,
+        secret_sha256=fresh.secret_sha256,
+        previous_public_id=key.public_id if overlap_us else None,
+        previous_secret_sha256=key.secret_sha256 if overlap_us else None,
+        previous_until_us=now_us + overlap_us if overlap_us else None,
+    )
+    return rotated, text
+
+
+def matches(key: ApiKey | None, presented: PresentedKey, now_us: int) -> bool:
     """Compare in constant time; an absent key takes the same path as a wrong secret."""
     expected = _NO_KEY if key is None else key.secret_sha256
-    return hmac.compare_digest(expected, hash_secret(presented.secret)) and key is not None
+    is_valid = key is not None
+    if key is not None and presented.public_id == key.previous_public_id:
+        assert key.previous_secret_sha256 is not None and key.previous_until_us is not None
+        expected, is_valid = key.previous_secret_sha256, now_us < key.previous_until_us
+    return hmac.compare_digest(expected, hash_secret(presented.secret)) and is_valid

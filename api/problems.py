@@ -30,6 +30,9 @@ PROBLEMS: dict[str, Kind] = {
     "scope_missing": Kind(403, "The key lacks a scope", "Use a key with the scope named in `scope`."),
     "scope_exceeded": Kind(403, "Scope not yours to give", "A key can mint only a subset of its own scopes."),
     "account_frozen": Kind(403, "The account is frozen", "Ask the operator of this market to reopen it."),
+    "address_not_allowed": Kind(
+        403, "Not from this address", "Use the key from its networks, or one that is bound to none."
+    ),
     "key_stopped": Kind(
         403, "The key was stopped", "POST /v1/keys/{key}/resume with another key of the account."
     ),

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSMessage, WSMsgType, web
 
+from api.admit import address_of
 from api.auth import Principal
 from api.codec import JSON, MSGPACK, Codec
 from api.errors import problem_of
@@ -80,7 +81,8 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     await socket.prepare(request)
     services.sockets.add(socket)
     try:
-        await Session(services, socket).run()
+        address = address_of(request, behind_proxy=services.config.behind_proxy)
+        await Session(services, socket, address).run()
     finally:
         services.sockets.discard(socket)
     return socket
@@ -89,8 +91,9 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
 class Session:
     """One connection: who it speaks for, what it listens to, and how far it has been told."""
 
-    def __init__(self, services: Services, socket: web.WebSocketResponse) -> None:
+    def __init__(self, services: Services, socket: web.WebSocketResponse, address: str) -> None:
         self._services = services
+        self._address = address
         self._socket = socket
         self._codec = _CODECS[socket.ws_protocol]
         self._subscription = services.listen(None)
@@ -159,7 +162,7 @@ class Session:
 
     async def _authenticate(self, message: Auth) -> None:
         try:
-            principal = await self._services.authenticator.check(message.key)
+            principal = await self._services.authenticator.check(message.key, self._address)
         except Rejection:
             raise Closing(CLOSE_UNAUTHENTICATED, "unauthenticated") from None
         if self._account_seq is not None and principal.account != self._subscription.account:
@@ -279,7 +282,7 @@ class Session:
                 continue
             with suppress(Unavailable):
                 try:
-                    await self._services.authenticator.check(self._key)
+                    await self._services.authenticator.check(self._key, self._address)
                 except Rejection:
                     raise Closing(CLOSE_UNAUTHENTICATED, "the key is no longer valid") from None
 

@@ -14,6 +14,7 @@ from api.fields import (
     IdField,
     InstantField,
     NameField,
+    NetworkField,
     ReferenceField,
     format_instant,
     format_instant_or_none,
@@ -125,6 +126,13 @@ class CreateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=11)]
     expires_at: InstantField | None = None
     limits: LimitsBody | None = None
+    allowed_networks: Annotated[list[NetworkField], Meta(max_length=16)] = []
+
+
+class RotateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """The secret before stays good for `overlap_seconds`; 0 ends it now."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3_600
 
 
 class KeyView(Struct, frozen=True):
@@ -135,6 +143,8 @@ class KeyView(Struct, frozen=True):
     created_at: str
     expires_at: str | None
     revoked_at: str | None
+    previous_valid_until: str | None
+    allowed_networks: list[str]
     secret: str | None = None
 
 
@@ -186,6 +196,8 @@ def key_view(key: ApiKey) -> KeyView:
         created_at=format_instant(key.created_at_us),
         expires_at=format_instant_or_none(key.expires_at_us),
         revoked_at=format_instant_or_none(key.revoked_at_us),
+        previous_valid_until=format_instant_or_none(key.previous_until_us),
+        allowed_networks=key.allowed_networks,
     )
 
 

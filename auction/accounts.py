@@ -13,6 +13,7 @@ from auction.commands import (
     Deposit,
     RequestPayout,
     RevokeKey,
+    RotateKey,
     SetMarketStatus,
     SetMarketTiming,
 )
@@ -74,6 +75,12 @@ def revoke_key(state: State, command: RevokeKey) -> ApiKey:
     revoked = msgspec.structs.replace(command.key, revoked_at_us=state.now_us)
     state.touch(revoked)
     return revoked
+
+
+def rotate_key(state: State, command: RotateKey) -> ApiKey:
+    _known(state, command.key.account)
+    state.touch(command.key)
+    return command.key
 
 
 def deposit(state: State, command: Deposit) -> Balance:

@@ -212,6 +212,12 @@ class RevokeKey(Struct, frozen=True, tag=True):
     key: ApiKey
 
 
+class RotateKey(Struct, frozen=True, tag=True):
+    """Give a key a new secret; the row is as it is then."""
+
+    key: ApiKey
+
+
 class StopKey(Struct, frozen=True, tag=True):
     """The kill switch: cancel what the key has placed, and let it place nothing more."""
 
@@ -315,6 +321,7 @@ Command = (
     | SetAccountState
     | CreateKey
     | RevokeKey
+    | RotateKey
     | SetLimits
     | StopKey
     | ResumeKey

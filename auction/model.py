@@ -202,6 +202,10 @@ class ApiKey(Struct):
     created_at_us: int
     expires_at_us: int | None = None
     revoked_at_us: int | None = None
+    previous_public_id: str | None = None  # before its rotation, good until then
+    previous_secret_sha256: bytes | None = None
+    previous_until_us: int | None = None
+    allowed_networks: list[str] = field(default_factory=list)  # that it may be used from; none: any
 
 
 class Market(Struct):

@@ -243,7 +243,8 @@ class Reader:
 
     async def key_by_public_id(self, public_id: str) -> ApiKey | None:
         """Return a key whoever owns it: this is what says who somebody is."""
-        return _first(await self._select(ApiKey, "WHERE public_id = $1", public_id))
+        condition = "WHERE public_id = $1 OR previous_public_id = $1"
+        return _first(await self._select(ApiKey, condition, public_id))
 
     async def key(self, account: str, key: str) -> ApiKey | None:
         return _first(await self._select(ApiKey, "WHERE account = $1 AND id = $2", account, key))
