@@ -6,7 +6,10 @@ cash is the other side of every deposit and the only one that may go below it. T
 is zero, always, because a transfer is one row with both legs.
 """
 
-from auction.model import Transfer, TransferCode
+from enum import StrEnum
+
+from msgspec import Struct
+
 from auction.units import Amount, fee_share
 
 AVAILABLE = 0  # a buyer's money, free to bid with
@@ -21,6 +24,30 @@ CODES_PER_ACCOUNT = 8
 OPERATOR_NUMBER = 0
 CUSTOMER_CODES = (AVAILABLE, HELD, EARNING, PAYABLE)
 OPERATOR_CODES = (CASH, FEES, ROUNDING)
+
+
+class TransferCode(StrEnum):
+    DEPOSIT = "deposit"
+    HOLD = "hold"
+    RELEASE = "release"
+    CHARGE = "charge"
+    FEE = "fee"
+    REFUND = "refund"
+    PAYOUT = "payout"
+    PAYOUT_PAID = "payout_paid"
+    PAYOUT_FAILED = "payout_failed"
+    ADJUSTMENT = "adjustment"
+
+
+class Transfer(Struct, frozen=True):
+    """An immutable move of a positive amount from the debit to the credit ledger account."""
+
+    code: TransferCode
+    debit: int
+    credit: int
+    amount: Amount
+    reference: str  # the bid, lease or deposit it belongs to
+    interval_end_s: int  # settlement: end of the interval charged; otherwise 0
 
 
 def ledger_account(number: int, code: int) -> int:

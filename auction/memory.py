@@ -11,7 +11,7 @@ import msgspec
 
 from auction.commands import JournalEntry
 from auction.errors import Fenced
-from auction.ledger import CUSTOMER_CODES, OPERATOR_CODES, is_floored, ledger_account
+from auction.ledger import CUSTOMER_CODES, OPERATOR_CODES, Transfer, TransferCode, is_floored, ledger_account
 from auction.market import MarketBook
 from auction.model import (
     BID_FINAL,
@@ -33,8 +33,6 @@ from auction.model import (
     Payout,
     PayoutState,
     Tick,
-    Transfer,
-    TransferCode,
     Usage,
 )
 from auction.ports import Changes, KeyedRequest, LiveState, StoredAnswer

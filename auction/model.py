@@ -137,19 +137,6 @@ class PayoutState(StrEnum):
     FAILED = "failed"  # given back
 
 
-class TransferCode(StrEnum):
-    DEPOSIT = "deposit"
-    HOLD = "hold"
-    RELEASE = "release"
-    CHARGE = "charge"
-    FEE = "fee"
-    REFUND = "refund"
-    PAYOUT = "payout"
-    PAYOUT_PAID = "payout_paid"
-    PAYOUT_FAILED = "payout_failed"
-    ADJUSTMENT = "adjustment"
-
-
 class FundsTold(StrEnum):
     """What an account was last told of its money."""
 
@@ -422,17 +409,6 @@ class Tick(Struct):
     idle_fragmented_gpus: int = 0  # unsold below the price: too scattered for the gangs that want them (X1)
     welfare: Amount = Amount(0)  # sum of the winners' limits less the reserves used, microusd per hour
     welfare_bound: Amount = Amount(0)  # the most it could be if every bid were divisible (LP)
-
-
-class Transfer(Struct, frozen=True):
-    """An immutable move of a positive amount from the debit to the credit ledger account."""
-
-    code: TransferCode
-    debit: int
-    credit: int
-    amount: Amount
-    reference: str  # the bid, lease or deposit it belongs to
-    interval_end_s: int  # settlement: end of the interval charged; otherwise 0
 
 
 class Usage(Struct, frozen=True):

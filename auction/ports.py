@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from auction.commands import JournalEntry
+from auction.ledger import Transfer
 from auction.model import (
     Account,
     ApiKey,
@@ -23,7 +24,6 @@ from auction.model import (
     Offer,
     Payout,
     Tick,
-    Transfer,
     Usage,
 )
 from auction.units import Price

@@ -20,6 +20,7 @@ from auction.ledger import (
     OPERATOR_CODES,
     OPERATOR_NUMBER,
     PAYABLE,
+    Transfer,
     is_floored,
     ledger_account,
 )
@@ -42,7 +43,6 @@ from auction.model import (
     OfferStatus,
     Payout,
     Tick,
-    Transfer,
     Usage,
 )
 from auction.ports import Changes, LiveState

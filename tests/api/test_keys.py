@@ -96,7 +96,7 @@ async def test_a_rotated_key_keeps_its_id_limits_and_bids(venue):
 
 
 async def test_rotation_is_no_way_to_more_than_one_has(venue):
-    """Whoever rotates a key sees its secret: so it must not be a stronger, a freer or another tenant's key."""
+    """Whoever rotates a key sees its secret: it must not be a stronger, a freer or another tenant's."""
     strong = (await mint(venue, venue.buyer, scopes=["billing:read", "keys:write"])).json
     weak = (await mint(venue, venue.buyer, scopes=["bids:read", "keys:write"])).json
     refused = await venue.call("POST", f"/v1/keys/{strong['id']}/rotate", weak["secret"])

@@ -6,8 +6,8 @@ import pytest
 from auction.commands import Deposit
 from auction.core import Core
 from auction.errors import Fenced
+from auction.ledger import TransferCode
 from auction.memory import MemoryShard, MemoryStore
-from auction.model import TransferCode
 from auction.ports import Answer, Changes, KeyedRequest, StoredAnswer
 from sql import query
 from tests.simulation.driver import Crowd

@@ -4,8 +4,8 @@ import itertools
 from collections import defaultdict
 
 from auction import billing
-from auction.ledger import AVAILABLE, CASH_ACCOUNT, HELD, ledger_account
-from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, LeaseState, NodeHealth, TransferCode
+from auction.ledger import AVAILABLE, CASH_ACCOUNT, HELD, TransferCode, ledger_account
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, LeaseState, NodeHealth
 
 
 class Witness:

@@ -12,8 +12,8 @@ from auction.commands import (
     TestNotice,
 )
 from auction.core import Core
-from auction.ledger import EARNING, FEES_ACCOUNT, ledger_account, plan_refund
-from auction.model import EndReason, LeaseState, TransferCode
+from auction.ledger import EARNING, FEES_ACCOUNT, TransferCode, ledger_account, plan_refund
+from auction.model import EndReason, LeaseState
 from tests.simulation.driver import SECOND, START_US, make_market
 from tests.small_market import Market
 
