@@ -11,6 +11,7 @@ from api import (
     accounts,
     agent,
     bids,
+    history,
     leases,
     limits,
     markets,
@@ -48,6 +49,7 @@ from sql.webhook_store import WebhookStore
 KEEPALIVE_SECONDS = 75.0
 
 ROUTES: list[Route] = routes_of(
+    history,
     markets,
     risk,
     bids,

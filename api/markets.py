@@ -87,7 +87,7 @@ async def get_market(call: Call[NoBody, NoQuery]) -> Reply[MarketView]:
 @route("GET", "/v1/markets/{market}/ticks")
 async def list_ticks(call: Call[NoBody, TicksQuery]) -> Reply[Page[TickView]]:
     """List the results of a market's ticks, newest first."""
-    market_id = _existing_market(call)
+    market_id = existing_market(call)
     query = call.query
     first, from_us = _bound(query.first, "/from", 0, 0)
     last, to_us = _bound(query.last, "/to", INT64_MAX, TIME_US_MAX)
@@ -101,7 +101,7 @@ async def list_ticks(call: Call[NoBody, TicksQuery]) -> Reply[Page[TickView]]:
 @route("GET", "/v1/markets/{market}/ticks/{tick}")
 async def get_tick(call: Call[NoBody, NoQuery]) -> Reply[TickView]:
     """Show the result of one tick, or of the latest."""
-    market_id = _existing_market(call)
+    market_id = existing_market(call)
     text = call.path_part("tick")
     number = None
     if text != "latest":
@@ -112,7 +112,7 @@ async def get_tick(call: Call[NoBody, NoQuery]) -> Reply[TickView]:
 @route("GET", "/v1/markets/{market}/curve")
 async def get_curve(call: Call[NoBody, CurveQuery]) -> Reply[CurveView]:
     """Show cumulative demand and supply of the book by price."""
-    market_id = _existing_market(call)
+    market_id = existing_market(call)
     view = curve_view(call.core, market_id)
     if call.query.tick not in (None, view.tick):
         raise Rejection("not_found", "only the curve of the current tick is kept")
@@ -122,7 +122,7 @@ async def get_curve(call: Call[NoBody, CurveQuery]) -> Reply[CurveView]:
 @route("GET", "/v1/markets/{market}/quote")
 async def get_quote(call: Call[NoBody, QuoteQuery]) -> Reply[QuoteView]:
     """Say what so many GPUs would cost at the next tick."""
-    market_id = _existing_market(call)
+    market_id = existing_market(call)
     gpus, min_gpus = call.query.gpus, call.query.min_gpus
     quote = call.core.quote(market_id, gpus, min_gpus)
     market = call.core.markets[market_id]
@@ -164,7 +164,8 @@ def _market_id(call: Call[NoBody, NoQuery]) -> str:
     return market_id
 
 
-def _existing_market(call: Call[NoBody, Any]) -> str:
+def existing_market(call: Call[Any, Any]) -> str:
+    """Return the market that a path names; raise Rejection where there is none."""
     # The set of markets only grows, so the engine's own copy is as good as the stored one.
     market_id = call.path_part("market")
     if market_id not in call.core.markets:

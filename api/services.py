@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -44,6 +45,8 @@ class Services:
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)
+    # All markets at a glance, and when that was read.
+    summaries: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     # The newest tick message of each market in each codec: written once, sent to every reader.
     tick_messages: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
 
