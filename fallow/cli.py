@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fallow.agent_cli import agent
 from fallow.reserve import reserve
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def main() -> None:
     \b
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
+    fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
     """
 
 
 main.add_command(reserve)
+main.add_command(agent)
 
 
 @main.command()

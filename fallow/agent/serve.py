@@ -1,0 +1,64 @@
+"""One agent process: inventory, journal, link and metadata put together, until it is told to stop.
+
+Stopping the agent stops no lease: payloads run on, and the next agent takes them over from the journal.
+"""
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from msgspec import Struct
+
+from auction.clock import SystemClock
+from fallow.agent.inventory import find_inventory
+from fallow.agent.link import Link
+from fallow.agent.metadata import metadata_app
+from fallow.agent.node import Agent, read_journal
+
+
+class Options(Struct, frozen=True):
+    """What `fallow agent run` was told."""
+
+    server: str
+    key: str
+    node: str
+    fake_gpus: int | None = None
+    hooks: Path | None = None
+    state_dir: Path = Path("/var/lib/fallow/agent")
+    metadata_port: int | None = None
+    unfence: bool = False
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGINT or SIGTERM. Raises NoGpus, Refused, ValueError, OSError."""
+    inventory, gpus = find_inventory(options.fake_gpus)
+    journal = read_journal(options.state_dir, options.node)
+    if options.unfence:
+        journal.memory.fenced.clear()
+        journal.save()
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        link = Link(session, options.server, options.key)
+        agent = Agent(link, journal, inventory, gpus, SystemClock(), hooks=options.hooks)
+        port = None
+        if options.metadata_port is not None:
+            runner = web.AppRunner(metadata_app(lambda: agent.held), access_log=None)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", options.metadata_port).start()
+            port = runner.addresses[0][1]
+        serving = asyncio.create_task(agent.run())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        names = ", ".join(sorted({gpu.name for gpu in gpus}))
+        print(f"node {options.node}: {len(gpus)} GPUs ({names})", file=sys.stderr)
+        if port is not None:
+            print(f"metadata http://127.0.0.1:{port}/latest/meta-data/spot/instance-action", file=sys.stderr)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            return  # told to stop
