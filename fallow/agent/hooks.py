@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import msgspec
 from msgspec import Struct
@@ -42,44 +43,30 @@ async def run_hook(directory: Path | None, name: str, order: Order, seconds_max:
     program = None if directory is None else directory / name
     if program is None or not program.exists():
         return {}
-    environment = _environment(order)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HookFailed(f"{name}: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(max(0.0, seconds_max)):
-            output = await _converse(process, msgspec.json.encode(order))
-            status = await process.wait()
-    except TimeoutError:
-        raise HookFailed(f"{name} took over {seconds_max:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    # Files, not pipes: a payload that the hook leaves running inherits them, and must not be waited for.
+    with TemporaryFile() as told, TemporaryFile() as printed:
+        told.write(msgspec.json.encode(order))
+        told.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program, stdin=told, stdout=printed, env=_environment(order), start_new_session=True
+            )
+        except OSError as error:
+            raise HookFailed(f"{name}: {error.strerror}") from error
+        try:
+            async with asyncio.timeout(max(0.0, seconds_max)):
+                status = await process.wait()
+        except TimeoutError:
+            raise HookFailed(f"{name} took over {seconds_max:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        printed.seek(0)
+        output = printed.read(OUTPUT_BYTES_MAX)
     if status != 0:
         raise HookFailed(f"{name} ended with status {status}")
     return _connect_of(name, output)
-
-
-async def _converse(process: asyncio.subprocess.Process, told: bytes) -> bytes:
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.write(told)
-        await process.stdin.drain()
-        process.stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it does not care what it is told
-    output = await process.stdout.read(OUTPUT_BYTES_MAX)
-    while await process.stdout.read(OUTPUT_BYTES_MAX):
-        pass  # the rest is nobody's, but must not block it
-    return output
 
 
 def _connect_of(name: str, output: bytes) -> dict[str, str]:

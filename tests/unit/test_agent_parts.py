@@ -1,5 +1,6 @@
 """The agent's parts alone: what it decides, which GPUs it finds, how it runs hooks."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -149,3 +150,22 @@ def test_the_journal_remembers_everything(tmp_path):
     journal.save()
     assert Journal(tmp_path / "node.json", "node").memory == journal.memory
     assert [path.name for path in tmp_path.iterdir()] == ["node.json"]
+
+
+async def test_what_a_hook_leaves_running_is_neither_waited_for_nor_killed(tmp_path):
+    """A payload that was started in the background inherits the hook's output."""
+    body = """
+import json, os, time
+if os.fork() == 0:
+    time.sleep(3)
+    open(os.path.dirname(__file__) + '/survived', 'w').close()
+    os._exit(0)
+print(json.dumps({'connect': {'host': 'x'}}))
+"""
+    script(tmp_path / "on_start", body)
+    began_s = asyncio.get_running_loop().time()
+    assert await run_hook(tmp_path, "on_start", ORDER, 10) == {"host": "x"}
+    assert asyncio.get_running_loop().time() - began_s < 2.5
+    async with asyncio.timeout(10):
+        while not (tmp_path / "survived").exists():
+            await asyncio.sleep(0.1)
