@@ -232,7 +232,8 @@ async def test_payloads_run_on_and_notices_keep_their_time_while_the_market_is_a
             await until(lambda: not agent.held, "the end that the notice named")
             assert len(hooks.told("on_stop")) == 1
             waiting = [report.state for report in agent._memory.reports]
-            assert waiting == ["drained", "stopped"], "they wait for the market"
+            # The drain may end by its time or by the stop, which are the same instant.
+            assert waiting in (["drained", "stopped"], ["stopped"]), "they wait for the market"
 
 
 async def test_a_wrong_key_or_too_few_gpus_end_the_agent(venue, tmp_path):
