@@ -70,7 +70,10 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
         "summary": route.summary,
         "parameters": [*_path_parameters(route), *_query_parameters(query), *_header_parameters(route)],
         "responses": {
-            str(route.status): {"description": "Done", "content": _content(_MEDIA, view)},
+            str(route.status): {
+                "description": "Done",
+                "content": _content(_MEDIA, view) | _content(route.also, {"type": "string"}),
+            },
             "default": {"description": "Refused", "content": _content(_PROBLEM_MEDIA, problem)},
         },
     }

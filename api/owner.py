@@ -62,7 +62,7 @@ async def calculate_reserve(call: Call[ReserveBody, NoQuery]) -> Reply[ReserveVi
     return call.reply(reserve_view(costs, increment=market.price_increment, price=price, history=history))
 
 
-@route("GET", "/v1/owner/summary", scope="supply:read")
+@route("GET", "/v1/owner/summary", scope="supply:read", also=("text/csv",))
 async def get_owner_summary(call: Call[NoBody, SummaryQuery]) -> Reply[SummaryView]:
     """Sum up what your nodes offered, leased and earned, by day, node or both, against their costs."""
     query = call.query

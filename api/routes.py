@@ -7,7 +7,7 @@ no try/except: everything raised becomes a problem in middleware.py.
 
 import typing
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -50,7 +50,7 @@ class Route:
     status: int
     is_batch: bool
     bucket: Bucket  # that its requests are counted in, where it has a scope
-    extra_statuses: tuple[int, ...] = field(default=())
+    also: tuple[str, ...] = ()  # media types that a query may ask for besides JSON and msgpack
 
     @property
     def name(self) -> str:
@@ -88,6 +88,7 @@ def route(
     status: int = 200,
     is_batch: bool = False,
     bucket: Bucket = "requests",
+    also: tuple[str, ...] = (),
 ) -> Callable[[H], Route]:
     """Declare a handler's route; `status` is that of its success."""
 
@@ -95,7 +96,7 @@ def route(
         hints = typing.get_type_hints(handler)
         body, query = typing.get_args(hints["call"])
         (view,) = typing.get_args(hints["return"])
-        return Route(method, path, handler, body, query, view, scope, status, is_batch, bucket)
+        return Route(method, path, handler, body, query, view, scope, status, is_batch, bucket, also)
 
     return declare
 

@@ -67,7 +67,7 @@ class LegsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     cursor: Cursor | None = None
 
 
-@route("GET", "/v1/usage", scope="billing:read")
+@route("GET", "/v1/usage", scope="billing:read", also=("text/csv",))
 async def list_usage(call: Call[NoBody, UsageQuery]) -> Reply[Page[UsageView]]:
     """Sum up metered GPU time and its cost by lease, bid, market, day, hour or a label of your bids.
 
@@ -117,7 +117,7 @@ async def list_statements(call: Call[NoBody, NoQuery]) -> Reply[Page[StatementHe
     return call.reply(page(heads, None))
 
 
-@route("GET", "/v1/statements/{statement}", scope="billing:read")
+@route("GET", "/v1/statements/{statement}", scope="billing:read", also=("text/csv", "text/html"))
 async def get_statement(call: Call[NoBody, StatementQuery]) -> Reply[StatementView]:
     """Show a month: what it began with, what moved by kind and market, and what it ended with."""
     statement_id, from_us, to_us = _named(call)
