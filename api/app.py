@@ -22,6 +22,7 @@ from api import (
     statements,
     supply,
     targets,
+    watch,
     webhooks,
 )
 from api.auth import Authenticator
@@ -32,6 +33,7 @@ from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
 from api.rate_limits import RateLimiter
+from api.reconciliation import Reconciliation
 from api.risk_record import Records
 from api.routes import Route, routes_of
 from api.services import SERVICES, Services
@@ -63,6 +65,7 @@ ROUTES: list[Route] = routes_of(
     payouts,
     limits,
     operators,
+    watch,
     webhooks,
 )
 
@@ -79,7 +82,7 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         # A compressed body is refused by its header; it must not be unpacked before that.
         handler_args={"auto_decompress": False, "keepalive_timeout": KEEPALIVE_SECONDS},
     )
-    watch = NodeWatch(
+    nodes = NodeWatch(
         engine,
         degraded_seconds=config.node_degraded_seconds,
         offline_seconds=config.node_offline_seconds,
@@ -91,11 +94,12 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         reader,
         authenticator,
         config,
-        watch,
+        nodes,
         set(),
         WebhookStore(pool),
         sender,
         Records(reader),
+        Reconciliation(reader),
         RateLimiter(config.rates, lambda: asyncio.get_running_loop().time()),
         Doorway(config),
         target_store,

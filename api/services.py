@@ -13,6 +13,7 @@ from api.config import Config
 from api.doorway import Doorway
 from api.heartbeats import NodeWatch
 from api.rate_limits import RateLimiter
+from api.reconciliation import Reconciliation
 from api.risk_record import Records
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -38,6 +39,7 @@ class Services:
     webhooks: WebhookStore
     sender: WebhookSender
     records: Records
+    reconciliation: Reconciliation
     limiter: RateLimiter
     doorway: Doorway
     targets: TargetStore

@@ -108,6 +108,11 @@ class Engine:
         self._snapshot_seq = self.core.seq
         self.is_ready = True
 
+    @property
+    def waiting_commands(self) -> int:
+        """Return how many commands wait for the next batch."""
+        return self._inbox.command_count
+
     # -- asking -----------------------------------------------------------------------------------
 
     async def submit(

@@ -43,6 +43,11 @@ class Inbox(Generic[S]):
     def __bool__(self) -> bool:
         return bool(self._queues)
 
+    @property
+    def command_count(self) -> int:
+        """Return how many commands wait."""
+        return self._total
+
     def __iter__(self) -> Iterator[S]:
         for queue in self._queues.values():
             yield from queue

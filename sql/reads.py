@@ -19,6 +19,7 @@ from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Noti
 from auction.state import Balance
 from auction.units import Amount, Price
 from sql import query
+from sql.audit import Finding, audit
 from sql.rows import TABLES, decode_rows, select_columns
 from sql.store import CONNECTION_ERRORS
 
@@ -325,6 +326,14 @@ class Reader:
         return _first(await self._select(Payout, "WHERE id = $1", payout))
 
     # -- how ---------------------------------------------------------------------------------------
+
+    async def reconcile(self) -> list[Finding]:
+        """Run every check of the audit over committed rows; raises Unavailable and TimeoutError."""
+        try:
+            async with self._pool.acquire() as connection:
+                return await audit(connection)
+        except CONNECTION_ERRORS as error:
+            raise Unavailable("storage_unavailable", "the database does not answer") from error
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run a read of another file of this floor; raises Unavailable when the database is away."""
