@@ -1,4 +1,4 @@
-"""The last check of all invariants: it reads the whole database, so one runs at a time and is kept a while."""
+"""The last check of all invariants: it reads the whole database; one runs at a time and is kept a while."""
 
 import asyncio
 
