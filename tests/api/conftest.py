@@ -134,7 +134,12 @@ class Venue:
 
 @asynccontextmanager
 async def serving(
-    database: Any, config: Config, operator: str | None = None, *, clock: Clock | None = None
+    database: Any,
+    config: Config,
+    operator: str | None = None,
+    *,
+    clock: Clock | None = None,
+    port: int | None = None,
 ) -> AsyncIterator[Venue]:
     """Serve a database; `operator` is the key of an earlier run."""
     async with AsyncExitStack() as stack:
@@ -146,7 +151,7 @@ async def serving(
             await engine.execute(CreateAccount("acct_operator", "operator", ["operator"], key))
         pool = await database.create_pool()
         stack.push_async_callback(pool.close)
-        client = TestClient(TestServer(build_app(engine, pool, config), host="127.0.0.1"))
+        client = TestClient(TestServer(build_app(engine, pool, config), host="127.0.0.1", port=port))
         await client.start_server()
         stack.push_async_callback(client.close)
         yield Venue(engine, client, config, pool, operator)

@@ -1,0 +1,284 @@
+"""The market's routes as coroutines. Money goes in as Decimal, int or str and comes out as Decimal."""
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from msgspec import Struct
+
+from fallow.client.model import Balance, Bid, Lease, Market, Notice, Preview, Quote, Target, Tick
+from fallow.client.money import Money, write_money
+from fallow.client.stream import Message, follow
+from fallow.client.transport import Transport
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+PAGE = 100
+ROWS_MAX = 10_000  # of one iteration
+
+T = TypeVar("T")
+
+
+class _Page(Struct, Generic[T], frozen=True):
+    data: list[T]
+    next_cursor: str | None = None
+
+
+class AsyncClient:
+    """One account's way to a market. Server and key default to FALLOW_URL and FALLOW_KEY.
+
+    Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once.
+    """
+
+    def __init__(
+        self, server: str | None = None, *, key: str | None = None, timeout_seconds: float = 30.0
+    ) -> None:
+        server = server or os.environ.get("FALLOW_URL") or DEFAULT_SERVER
+        self._transport = Transport(
+            server, key or os.environ.get("FALLOW_KEY"), timeout_seconds=timeout_seconds
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._transport.close()
+
+    # -- the market --------------------------------------------------------------------------------
+
+    async def markets(self) -> list[Market]:
+        """Return every market."""
+        found: _Page[Market] = await self._transport.ask("GET", "/v1/markets", _Page[Market])
+        return found.data
+
+    async def market(self, market: str) -> Market:
+        """Return one market."""
+        return await self._get(f"/v1/markets/{market}", Market)
+
+    async def tick(self, market: str, tick: int | None = None) -> Tick:
+        """Return one tick's result, the latest for None."""
+        return await self._get(f"/v1/markets/{market}/ticks/{'latest' if tick is None else tick}", Tick)
+
+    async def quote(self, market: str, gpus: int, *, min_gpus: int = 1) -> Quote:
+        """Return what so many GPUs would cost at the next tick."""
+        return await self._get(f"/v1/markets/{market}/quote", Quote, gpus=gpus, min_gpus=min_gpus)
+
+    # -- bids --------------------------------------------------------------------------------------
+
+    async def place_bid(
+        self,
+        market: str,
+        *,
+        gpus: int,
+        limit_price_per_gpu_hour: Money,
+        min_gpus: int | None = None,
+        colocate: str | None = None,
+        time_in_force: str | None = None,
+        expires_at: datetime | None = None,
+        max_run_seconds: int | None = None,
+        max_spend: Money | None = None,
+        on_preempt: str | None = None,
+        client_bid_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        confirm_limit: bool | None = None,
+    ) -> Bid:
+        """Place a bid; it is durable when this returns."""
+        terms = _bid_terms(locals())
+        found: Bid = await self._transport.ask("POST", "/v1/bids", Bid, body=terms)
+        return found
+
+    async def preview_bid(
+        self, market: str, *, gpus: int, limit_price_per_gpu_hour: Money, min_gpus: int | None = None
+    ) -> Preview:
+        """Return what a bid would get and tie up; nothing is placed."""
+        terms = _bid_terms(locals())
+        found: Preview = await self._transport.ask("POST", "/v1/bids/preview", Preview, body=terms)
+        return found
+
+    async def amend_bid(
+        self,
+        bid: str,
+        *,
+        limit_price_per_gpu_hour: Money | None = None,
+        gpus: int | None = None,
+        min_gpus: int | None = None,
+        paused: bool | None = None,
+        max_spend: Money | None = None,
+        expires_at: datetime | None = None,
+        confirm_limit: bool | None = None,
+    ) -> Bid:
+        """Change a bid while it runs."""
+        terms = _bid_terms({name: value for name, value in locals().items() if name != "bid"})
+        found: Bid = await self._transport.ask("PATCH", f"/v1/bids/{bid}", Bid, body=terms)
+        return found
+
+    async def cancel_bid(self, bid: str, *, release: bool = True) -> Bid:
+        """Cancel a bid; without `release` its leases run on while they win."""
+        query = {"release": str(release).lower()}
+        found: Bid = await self._transport.ask("DELETE", f"/v1/bids/{bid}", Bid, query=query)
+        return found
+
+    async def bid(self, bid: str) -> Bid:
+        """Return one bid; of one that lost, why, and what would win now."""
+        return await self._get(f"/v1/bids/{bid}", Bid)
+
+    def bids(self, *, market: str | None = None, status: str | None = None) -> AsyncIterator[Bid]:
+        """Iterate over your bids, newest first."""
+        return self._all("/v1/bids", Bid, market=market, status=status)
+
+    async def cancel_after(self, timeout_seconds: int, *, release: bool = False) -> None:
+        """Set the dead man's switch: all your bids are cancelled unless this comes again in time."""
+        body = {"timeout_seconds": timeout_seconds, "release": release}
+        await self._transport.ask("POST", "/v1/bids/cancel-after", dict, body=body)
+
+    # -- leases and notices ------------------------------------------------------------------------
+
+    def leases(self, *, state: str | None = None) -> AsyncIterator[Lease]:
+        """Iterate over your leases, newest first."""
+        return self._all("/v1/leases", Lease, state=state)
+
+    async def lease(self, lease: str) -> Lease:
+        """Return one lease."""
+        return await self._get(f"/v1/leases/{lease}", Lease)
+
+    async def release_lease(self, lease: str) -> Lease:
+        """Give a lease back: it, and its bill, end now."""
+        found: Lease = await self._transport.ask("POST", f"/v1/leases/{lease}/release", Lease)
+        return found
+
+    async def test_notice(self, lease: str) -> Notice:
+        """Interrupt a lease of yours, for a drill."""
+        found: Notice = await self._transport.ask("POST", f"/v1/leases/{lease}/test-notice", Notice)
+        return found
+
+    async def notices(self, *, after: str | None = None, wait_seconds: int = 0) -> list[Notice]:
+        """Return your notices, newest first.
+
+        With `wait_seconds` (60 at most) wait for the next one instead, or return those that came after the
+        notice `after`, so that none is missed between two calls.
+        """
+        query = {"after": after, "wait_seconds": wait_seconds or None}
+        found: _Page[Notice] = await self._transport.ask(
+            "GET", "/v1/notices", _Page[Notice], query=query, wait_seconds=wait_seconds
+        )
+        return found.data
+
+    async def ack_notice(self, notice: str, *, ready: bool) -> Notice:
+        """Acknowledge a notice; `ready` ends the lease and its bill now."""
+        found: Notice = await self._transport.ask(
+            "POST", f"/v1/notices/{notice}/ack", Notice, body={"ready": ready}
+        )
+        return found
+
+    # -- targets and money -------------------------------------------------------------------------
+
+    async def hold(
+        self,
+        market: str,
+        *,
+        gpus: int,
+        limit_price_per_gpu_hour: Money,
+        min_gpus: int | None = None,
+        ends_at: datetime | None = None,
+        max_spend: Money | None = None,
+    ) -> Target:
+        """Have the market hold so many GPUs at no more than the limit."""
+        return await self._aim("hold", _bid_terms(locals()))
+
+    async def deadline(
+        self,
+        market: str,
+        *,
+        gpu_seconds: int,
+        ends_at: datetime,
+        max_spend: Money,
+        gpus: int | None = None,
+        limit_price_per_gpu_hour: Money | None = None,
+    ) -> Target:
+        """Have the market buy so much work by a time, within a budget."""
+        return await self._aim("deadline", _bid_terms(locals()))
+
+    async def pace(
+        self,
+        market: str,
+        *,
+        spend_per_day: Money,
+        limit_price_per_gpu_hour: Money,
+        gpus: int | None = None,
+        ends_at: datetime | None = None,
+        max_spend: Money | None = None,
+    ) -> Target:
+        """Have the market spend a budget a UTC day, evenly."""
+        return await self._aim("pace", _bid_terms(locals()))
+
+    async def target(self, target: str) -> Target:
+        """Return one target and how far it has come."""
+        return await self._get(f"/v1/targets/{target}", Target)
+
+    def targets(self) -> AsyncIterator[Target]:
+        """Iterate over your targets, newest first."""
+        return self._all("/v1/targets", Target)
+
+    async def cancel_target(self, target: str) -> Target:
+        """Cancel a target and its bid."""
+        found: Target = await self._transport.ask("DELETE", f"/v1/targets/{target}", Target)
+        return found
+
+    async def balance(self) -> Balance:
+        """Return your money."""
+        return await self._get("/v1/balance", Balance)
+
+    # -- live --------------------------------------------------------------------------------------
+
+    def stream(
+        self, *, markets: Sequence[str] = (), account: bool = False, after_seq: int | None = None
+    ) -> AsyncIterator[Message]:
+        """Iterate over ticks of these markets and your account's events, through reconnections.
+
+        Events come in order, each once, from behind `after_seq` (or from now); of ticks the newest counts.
+        """
+        return follow(self._transport, markets=markets, account=account, after_seq=after_seq)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    async def _get(self, path: str, view: type[T], **query: Any) -> T:
+        found: T = await self._transport.ask("GET", path, view, query=query)
+        return found
+
+    async def _aim(self, kind: str, terms: dict[str, Any]) -> Target:
+        found: Target = await self._transport.ask("POST", "/v1/targets", Target, body={"kind": kind} | terms)
+        return found
+
+    async def _all(self, path: str, view: type[T], **query: Any) -> AsyncIterator[T]:
+        cursor: str | None = None
+        count = 0
+        while count < ROWS_MAX:
+            asked = query | {"limit": PAGE, "cursor": cursor}
+            found: _Page[T] = await self._transport.ask("GET", path, _Page[view], query=asked)  # type: ignore[valid-type]
+            for row in found.data:
+                yield row
+            count += len(found.data)
+            cursor = found.next_cursor
+            if cursor is None:
+                return
+
+
+_MONEY = frozenset({"limit_price_per_gpu_hour", "max_spend", "spend_per_day"})
+
+
+def _bid_terms(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a body as they are sent: what was not given is left out."""
+    terms = {name: value for name, value in named.items() if name != "self" and value is not None}
+    for name in _MONEY & terms.keys():
+        terms[name] = write_money(terms[name], name)
+    for name in ("expires_at", "ends_at"):
+        if name in terms and terms[name].tzinfo is None:
+            raise ValueError(f"{name}: expected a time with its zone, such as datetime(…, tzinfo=UTC)")
+    return terms

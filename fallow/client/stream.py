@@ -1,0 +1,101 @@
+"""The socket as an iterator that survives: it connects again and goes on behind the last event it gave."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from fallow.client.errors import AuthError, Problem
+from fallow.client.model import Tick
+from fallow.client.transport import Transport, jittered
+
+SILENCE_SECONDS_MAX = 45.0  # the server's heartbeat comes every ten
+CLOSE_REFUSED = frozenset({4001, 4003})
+
+
+class Event(Struct, frozen=True):
+    """Something that happened to your account; `seq` is gapless, `data` is the object as it was then."""
+
+    event: str
+    seq: int
+    at: datetime
+    market: str | None
+    tick: int | None
+    data: dict[str, Any]
+
+
+Message = Tick | Event
+
+
+class _Tick(Struct, frozen=True, tag_field="type", tag="tick"):
+    tick: Tick
+
+
+_tick = msgspec.json.Decoder(_Tick)
+_event = msgspec.json.Decoder(Event)
+
+
+class _Kind(Struct, frozen=True):
+    type: str
+    event: str | None = None
+    seq: int | None = None
+    code: str = ""
+    detail: str = ""
+
+
+_kind = msgspec.json.Decoder(_Kind)
+
+
+async def follow(
+    transport: Transport, *, markets: Sequence[str], account: bool, after_seq: int | None
+) -> AsyncIterator[Message]:
+    """Yield messages for ever; raises AuthError where the key is not taken."""
+    attempt, seq = 0, after_seq
+    while True:
+        try:
+            async with transport.session.ws_connect(transport.socket_url) as socket:
+                await _subscribe(socket, transport.key, markets, account=account, after_seq=seq)
+                while True:
+                    message = await socket.receive(timeout=SILENCE_SECONDS_MAX)
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        _refused(socket.close_code or 0, str(message.extra or ""))
+                        break
+                    attempt = 0
+                    kind = _kind.decode(message.data)
+                    if kind.type == "ack" and kind.seq is not None and account:
+                        seq = kind.seq if seq is None else seq
+                    elif kind.type == "tick":
+                        yield _tick.decode(message.data).tick
+                    elif kind.event is not None and kind.seq is not None and (seq is None or kind.seq > seq):
+                        seq = kind.seq
+                        yield _event.decode(message.data)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            pass  # connect again: nothing is lost
+        await asyncio.sleep(jittered(attempt))
+        attempt += 1
+
+
+async def _subscribe(
+    socket: aiohttp.ClientWebSocketResponse,
+    key: str | None,
+    markets: Sequence[str],
+    *,
+    account: bool,
+    after_seq: int | None,
+) -> None:
+    if account:
+        await socket.send_json({"type": "auth", "key": key or ""})
+        resumed = {} if after_seq is None else {"after_seq": after_seq}
+        await socket.send_json({"type": "subscribe", "channels": ["account"]} | resumed)
+    if markets:
+        await socket.send_json({"type": "subscribe", "channels": [f"market:{name}" for name in markets]})
+
+
+def _refused(code: int, reason: str) -> None:
+    if code in CLOSE_REFUSED:
+        status = 401 if code == 4001 else 403
+        raise AuthError(Problem("unauthenticated" if code == 4001 else "scope_missing", reason, status))
