@@ -34,6 +34,7 @@ from api.routes import Route, routes_of
 from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
+from api.stream_writer import close_socket
 from api.system import OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -114,7 +115,7 @@ async def _let_go(app: web.Application) -> None:
     """Answer every long poll, and tell every socket to come back later: close code 1012."""
     app[SERVICES].end_waits()
     closes = (
-        socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"restart")
+        close_socket(socket, None, WSCloseCode.SERVICE_RESTART, "restart")
         for socket in list(app[SERVICES].sockets)
     )
     # A socket whose client has gone may fail to close; that is no reason to keep the others.
