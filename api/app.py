@@ -27,6 +27,7 @@ from api import (
 from api.auth import Authenticator
 from api.config import Config
 from api.egress import open_session
+from api.event_stream import serve_stream
 from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
@@ -102,6 +103,7 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
     app.router.add_get("/v1/ws", serve_socket)
+    app.router.add_get("/v1/stream", serve_stream)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handle)
     app.on_response_prepare.append(drop_server_header)

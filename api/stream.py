@@ -8,6 +8,7 @@ ticks are conflated, account events are bounded, and who falls behind is closed 
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +20,6 @@ from api.codec import JSON, MSGPACK, Codec
 from api.errors import problem_of
 from api.events import event_data
 from api.fields import format_instant
-from api.markets import curve_view
 from api.services import SERVICES, Services
 from api.stream_orders import OrderEntry
 from api.stream_writer import (
@@ -35,7 +35,7 @@ from api.stream_writer import (
     close_socket,
     too_slow,
 )
-from api.wire_market import tick_view
+from api.tick_messages import MARKET_PREFIX, tick_message
 from api.wire_orders import ClientMessage
 from api.wire_stream import (
     Ack,
@@ -48,20 +48,18 @@ from api.wire_stream import (
     Named,
     Ping,
     Subscribe,
-    TickMessage,
     Unsubscribe,
     error_of,
 )
 from auction.errors import NotFound, Rejection, Unavailable
 from auction.ids import random_id
-from auction.model import Event, Tick
+from auction.model import Event
 
 MESSAGE_BYTES_MAX = 64 * 1024  # before authentication; then a batch may be as large as over HTTP
 REVOCATION_CHECK_SECONDS = 1.0
 
 ACCOUNT = "account"
 MARKETS = "markets"
-MARKET_PREFIX = "market:"
 ACCOUNT_SCOPES = frozenset({"bids:read", "supply:read"})
 _CODECS: dict[str | None, Codec] = {"fallow.v1.json": JSON, "fallow.v1.msgpack": MSGPACK, None: JSON}
 
@@ -103,7 +101,7 @@ class Session:
             socket,
             is_text=self._codec is JSON,
             send_seconds_max=services.config.send_seconds_max,
-            write_tick=self._write_tick,
+            write_tick=partial(tick_message, services, self._codec),
             write_heartbeat=self._write_heartbeat,
         )
         self._orders = OrderEntry(services, self._codec, self._writer, self._id)
@@ -322,17 +320,6 @@ class Session:
             data=data,
         )
         await self._tell(shown, ACCOUNT, event.account_seq)
-
-    def _write_tick(self, tick: Tick) -> tuple[str, bytes]:
-        cache, name = self._services.tick_messages, (tick.market, self._codec.content_type)
-        channel = f"{MARKET_PREFIX}{tick.market}"
-        known = cache.get(name)
-        if known is not None and known[0] == tick.tick:
-            return channel, known[1]
-        curve = curve_view(self._services.engine.core, tick.market)
-        payload = self._codec.encode(TickMessage(channel, tick.tick, tick_view(tick), curve))
-        cache[name] = (tick.tick, payload)
-        return channel, payload
 
     async def _refuse(self, client_id: ClientId, refusal: Rejection) -> None:
         await self._tell(error_of(problem_of(refusal, self._id), client_id))
