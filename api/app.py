@@ -11,6 +11,7 @@ from api import (
     accounts,
     agent,
     bids,
+    event_feed,
     history,
     leases,
     limits,
@@ -29,6 +30,7 @@ from api.auth import Authenticator
 from api.config import Config
 from api.doorway import Doorway
 from api.egress import open_session
+from api.event_stream import serve_stream
 from api.heartbeats import NodeWatch
 from api.middleware import boundary, drop_server_header
 from api.openapi import describe
@@ -39,6 +41,7 @@ from api.routes import Route, routes_of
 from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
+from api.stream_writer import close_socket
 from api.system import OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -57,6 +60,7 @@ ROUTES: list[Route] = routes_of(
     bids,
     targets,
     leases,
+    event_feed,
     supply,
     owner,
     agent,
@@ -109,6 +113,7 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
     app.router.add_get("/v1/ws", serve_socket)
+    app.router.add_get("/v1/stream", serve_stream)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handle)
     app.on_response_prepare.append(drop_server_header)
@@ -124,7 +129,7 @@ async def _let_go(app: web.Application) -> None:
     """Answer every long poll, and tell every socket to come back later: close code 1012."""
     app[SERVICES].end_waits()
     closes = (
-        socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"restart")
+        close_socket(socket, None, WSCloseCode.SERVICE_RESTART, "restart")
         for socket in list(app[SERVICES].sockets)
     )
     # A socket whose client has gone may fail to close; that is no reason to keep the others.

@@ -31,8 +31,8 @@ class Principal:
     scopes: frozenset[str]
 
     def require(self, scope: str) -> None:
-        """Refuse what this key may not do."""
-        if scope not in self.scopes:
+        """Refuse what this key may not do; of "a or b" either scope will do."""
+        if self.scopes.isdisjoint(scope.split(" or ")):
             raise Rejection("scope_missing", f"this key lacks the scope {scope}", scope=scope)
 
 

@@ -4,10 +4,12 @@ Answers to writes are written from the engine's live objects while the commit is
 from the database. `cancel` of what has already ended is a conflict, of what never was a 404.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from api.auth import Principal
 from api.call import Call, Reply
 from api.codec import Page
 from api.events import EventView, event_view
@@ -17,38 +19,40 @@ from api.fields import (
     IdField,
     PageLimit,
     format_instant,
-    format_instant_or_none,
     format_price_or_none,
     is_client_bid_id,
     is_object_id,
 )
-from api.limits import unconfirmed_max
+from api.order_entry import (
+    absent_bid,
+    amending,
+    batch_view,
+    cancelling_all,
+    command_of,
+    placed_status,
+    placing,
+    require_change,
+    shown,
+    switch_view,
+)
 from api.paging import page, read_number
 from api.routes import NoBody, NoQuery, route
 from api.wire import (
     AmendBidBody,
-    AmendOperation,
     BatchBody,
     BatchView,
     BidView,
     CancelAfterBody,
     CancelAfterView,
-    CancelOperation,
-    Operation,
     PlaceBidBody,
-    PlaceOperation,
     PreviewView,
-    ResultView,
     bid_view,
 )
-from auction.bidding import PlacedBid
-from auction.commands import AmendBid, CancelAfter, CancelBid, Command, PlaceBid
-from auction.core import Core
+from auction.commands import CancelAfter, CancelBid, Command
 from auction.errors import Rejection
-from auction.ids import random_id
-from auction.model import BID_FINAL, Bid, BidStatus, Colocate, OnPreempt, TimeInForce
+from auction.model import BidStatus
 from auction.ports import Answer
-from auction.units import Amount, Price, format_microusd
+from auction.units import format_microusd
 from sql.reads import BidRow
 
 
@@ -76,18 +80,14 @@ class ListQuery(Struct, frozen=True, forbid_unknown_fields=True):
 @route("POST", "/v1/bids", scope="bids:write", status=201)
 async def place_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[BidView]:
     """Place a bid. A repeat of the same client_bid_id answers 200 with the first one."""
-    command = await _placing(call, call.body)
-    return await call.submit(
-        command,
-        lambda placed: _shown(call.core, placed.bid),
-        status=lambda placed: 200 if placed.is_repeat else 201,
-    )
+    command = await placing(call.services, _asker(call), call.body)
+    return await call.submit(command, lambda placed: shown(call.core, placed.bid), status=placed_status)
 
 
 @route("POST", "/v1/bids/preview", scope="bids:read")
 async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
     """Say what a bid would get and tie up; nothing is stored."""
-    preview = call.core.preview(await _placing(call, call.body))
+    preview = call.core.preview(await placing(call.services, _asker(call), call.body))
     return call.reply(
         PreviewView(
             fill_gpus=preview.fill,
@@ -104,24 +104,16 @@ async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
 @route("POST", "/v1/bids/batch", scope="bids:write", is_batch=True)
 async def batch_bids(call: Call[BatchBody, NoQuery]) -> Reply[BatchView]:
     """Place, amend and cancel up to 1,000 bids, decided in order, each with its own outcome."""
-    commands = [await _operation(call, operation) for operation in call.body.operations]
-
-    def encode(outcomes: list[Any]) -> Answer:
-        return call.answer(200, _batch_view(call, outcomes))
-
-    return await call.submit_all(commands, encode)
+    asker = _asker(call)
+    commands = [await command_of(call.services, asker, operation) for operation in call.body.operations]
+    return await _submit_batch(call, commands)
 
 
 @route("POST", "/v1/bids/cancel-after", scope="bids:write", bucket="exits")
 async def cancel_after(call: Call[CancelAfterBody, NoQuery]) -> Reply[CancelAfterView]:
     """Cancel all your bids unless you send this again in time; 0 switches the switch off."""
     command = CancelAfter(call.account, call.body.timeout_seconds, call.body.release)
-    return await call.submit(
-        command,
-        lambda account: CancelAfterView(
-            format_instant_or_none(account.cancel_at_us), account.cancel_releases
-        ),
-    )
+    return await call.submit(command, switch_view)
 
 
 @route("GET", "/v1/bids", scope="bids:read")
@@ -142,18 +134,7 @@ async def list_bids(call: Call[NoBody, BidsQuery]) -> Reply[Page[BidView]]:
 async def cancel_bids(call: Call[NoBody, CancelAllQuery]) -> Reply[BatchView]:
     """Cancel all your live bids of one market."""
     query = call.query
-    if query.market not in call.core.markets:
-        raise Rejection("market_not_found", "no such market")
-    commands = [
-        CancelBid(bid.id, call.account, query.release)
-        for bid in call.core.bids.values()
-        if bid.account == call.account and bid.market == query.market and bid.status not in BID_FINAL
-    ]
-
-    def encode(outcomes: list[Any]) -> Answer:
-        return call.answer(200, _batch_view(call, outcomes))
-
-    return await call.submit_all(commands, encode)
+    return await _submit_batch(call, cancelling_all(call.core, call.account, query.market, query.release))
 
 
 @route("GET", "/v1/bids/by-client-id/{client_bid_id}", scope="bids:read")
@@ -187,108 +168,17 @@ async def list_bid_events(call: Call[NoBody, ListQuery]) -> Reply[Page[EventView
 @route("PATCH", "/v1/bids/{bid}", scope="bids:write")
 async def amend_bid(call: Call[AmendBidBody, NoQuery]) -> Reply[BidView]:
     """Change a bid while it runs: its limit both ways, its GPUs, whether it is paused."""
-    if call.body in (AmendBidBody(), AmendBidBody(confirm_limit=True)):
-        raise Rejection("nothing_to_change", "expected at least one field")
-    command = await _amending(call, call.path_part("bid"), call.body, call.expected_version())
-    return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
+    require_change(call.body)
+    bid, version = call.path_part("bid"), call.expected_version()
+    command = await amending(call.services, _asker(call), bid, call.body, version)
+    return await call.submit(command, lambda bid: shown(call.core, bid), absent=await _when_absent(call))
 
 
 @route("DELETE", "/v1/bids/{bid}", scope="bids:write", bucket="exits")
 async def cancel_bid(call: Call[NoBody, CancelQuery]) -> Reply[BidView]:
     """Cancel a bid; `release=false` lets its leases run on until they end by themselves."""
     command = CancelBid(call.path_part("bid"), call.account, call.query.release, call.expected_version())
-    return await call.submit(command, lambda bid: _shown(call.core, bid), absent=await _when_absent(call))
-
-
-async def _placing(call: Call[Any, Any], body: PlaceBidBody) -> PlaceBid:
-    assert call.principal is not None
-    minimum = body.min_gpus
-    if minimum is None:
-        minimum = 1 if body.colocate is Colocate.NONE else body.gpus
-    time_in_force = body.time_in_force or (TimeInForce.GTT if body.expires_at else TimeInForce.GTC)
-    return PlaceBid(
-        bid=random_id("bid"),
-        account=call.account,
-        market=body.market,
-        gpus=body.gpus,
-        limit=Price(body.limit_price_per_gpu_hour),
-        min_gpus=minimum,
-        colocate=body.colocate,
-        time_in_force=time_in_force,
-        expires_at_us=body.expires_at,
-        valid_until_tick=body.valid_until_tick,
-        max_run_seconds=body.max_run_seconds,
-        max_spend=_amount(body.max_spend),
-        on_preempt=body.on_preempt
-        or (OnPreempt.CANCEL if time_in_force is TimeInForce.IOC else OnPreempt.REQUEUE),
-        client_bid_id=body.client_bid_id,
-        labels=body.labels or {},
-        key=call.principal.key,
-        unconfirmed_max=await _unconfirmed_max(call, body.market, body.confirm_limit),
-    )
-
-
-async def _amending(call: Call[Any, Any], bid: str, body: AmendBidBody, version: int | None) -> AmendBid:
-    assert call.principal is not None
-    found = call.core.bids.get(bid)
-    market = found.market if found is not None and found.account == call.account else ""
-    if found is not None and market and (target := call.services.runner.target_of(found)) is not None:
-        raise Rejection("bid_of_target", f"target {target} looks after this bid", pointer="/labels/target")
-    limit = body.limit_price_per_gpu_hour
-    return AmendBid(
-        bid=bid,
-        account=call.account,
-        limit=None if limit is None else Price(limit),
-        gpus=body.gpus,
-        min_gpus=body.min_gpus,
-        paused=body.paused,
-        expected_version=version,
-        expires_at_us=body.expires_at,
-        max_run_seconds=body.max_run_seconds,
-        max_spend=_amount(body.max_spend),
-        on_preempt=body.on_preempt,
-        key=call.principal.key,
-        unconfirmed_max=None if limit is None else await _unconfirmed_max(call, market, body.confirm_limit),
-    )
-
-
-async def _unconfirmed_max(call: Call[Any, Any], market: str, is_confirmed: bool) -> Price | None:
-    return None if is_confirmed else await unconfirmed_max(call.services, market, call.now_us)
-
-
-def _amount(value: int | None) -> Amount | None:
-    return None if value is None else Amount(value)
-
-
-async def _operation(call: Call[Any, Any], operation: Operation) -> Command:
-    match operation:
-        case PlaceOperation():
-            return await _placing(call, operation)
-        case AmendOperation():
-            return await _amending(call, operation.id, operation, operation.version)
-        case CancelOperation():
-            return CancelBid(operation.id, call.account, operation.release, operation.version)
-
-
-def _batch_view(call: Call[Any, Any], outcomes: list[Any]) -> BatchView:
-    return BatchView([_result(call, outcome) for outcome in outcomes])
-
-
-def _result(call: Call[Any, Any], outcome: Any) -> ResultView:
-    match outcome:
-        case Rejection():
-            problem = call.problem(outcome)
-            return ResultView(problem.status, problem=problem)
-        case PlacedBid(bid=bid, is_repeat=is_repeat):
-            status = 200 if is_repeat else 201
-            return ResultView(status, bid=_shown(call.core, bid))
-        case _:
-            return ResultView(200, bid=_shown(call.core, outcome))
-
-
-def _shown(core: Core, bid: Bid) -> BidView:
-    """Show a bid as the engine just left it."""
-    return bid_view(bid, core.markets[bid.market], core.leases_of(bid.id))
+    return await call.submit(command, lambda bid: shown(call.core, bid), absent=await _when_absent(call))
 
 
 def _read(row: BidRow) -> BidView:
@@ -302,9 +192,16 @@ async def _own_bid(call: Call[Any, Any]) -> BidRow:
 
 
 async def _when_absent(call: Call[Any, Any]) -> Rejection | None:
-    """Say why the engine may not know this bid: it keeps live ones, the database all of them."""
-    bid = call.path_part("bid")
-    if bid in call.core.bids or not is_object_id(bid):
-        return None
-    row = await call.services.reader.bid(call.account, bid)
-    return None if row is None else Rejection("bid_final", f"the bid is {row.bid.status}")
+    return await absent_bid(call.services, call.account, call.path_part("bid"))
+
+
+def _asker(call: Call[Any, Any]) -> Principal:
+    assert call.principal is not None, "the route is public"
+    return call.principal
+
+
+async def _submit_batch(call: Call[Any, Any], commands: Sequence[Command]) -> Reply[BatchView]:
+    def encode(outcomes: list[Any]) -> Answer:
+        return call.answer(200, batch_view(call.core, outcomes, call.request_id))
+
+    return await call.submit_all(commands, encode)

@@ -8,6 +8,7 @@ from msgspec import Struct
 from api.call import Call, Reply
 from api.codec import Page
 from api.fields import Cursor, IdField, PageLimit, WaitSeconds, is_object_id
+from api.order_entry import absent_notice
 from api.paging import page, read_key
 from api.routes import NoBody, NoQuery, route
 from api.wire import AckNoticeBody, LeaseView, NoticeView, lease_view, notice_view
@@ -109,11 +110,7 @@ async def list_notices(call: Call[NoBody, NoticesQuery]) -> Reply[Page[NoticeVie
 async def acknowledge_notice(call: Call[AckNoticeBody, NoQuery]) -> Reply[NoticeView]:
     """Acknowledge a notice; `ready` ends the lease and its bill now."""
     notice = call.path_part("notice")
-    absent = None
-    if is_object_id(notice):
-        stored = await call.services.reader.notice(call.account, notice)
-        if stored is not None:
-            absent = Rejection("notice_closed", f"the notice is {stored.state}")
+    absent = await absent_notice(call.services, call.account, notice)
     return await call.submit(AckNotice(notice, call.account, call.body.ready), notice_view, absent=absent)
 
 

@@ -49,8 +49,8 @@ class Policy:
 class Policies:
     """What a server allows."""
 
-    requests: Policy = Policy("requests", 200, 1_000)  # of a key
-    exits: Policy = Policy("exits", 200, 2_000)  # of a key: cancel, release, acknowledge
+    requests: Policy = Policy("requests", 500, 2_000)  # of a key
+    exits: Policy = Policy("exits", 500, 4_000)  # of a key: cancel, release, acknowledge
     agents: Policy = Policy("agents", 1_000, 5_000)  # of a key: its nodes' agents
     public: Policy = Policy("public", 100, 500)  # of an address without a key
     refusals: Policy = Policy("refusals", 10, 200)  # of an address: wrong keys

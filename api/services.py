@@ -60,8 +60,8 @@ class Services:
             raise Unavailable("inbox_full", str(error)) from error
 
     @asynccontextmanager
-    async def patience(self, seconds: float) -> AsyncIterator[None]:
-        """Bound a long poll; raises TimeoutError when the time, or this server's, is over."""
+    async def patience(self, seconds: float | None) -> AsyncIterator[None]:
+        """Bound a long poll, or (None) a stream; raises TimeoutError when that, or the server, ends."""
         async with asyncio.timeout(seconds) as wait:
             self.waits.add(wait)
             try:

@@ -1,69 +1,68 @@
-"""The WebSocket: public ticks, and an account's own events without a gap.
+"""The WebSocket: orders in, public ticks and an account's own events out, without a gap.
 
-A session sends straight to its socket and waits for it; what piles up meanwhile is the subscription's
-matter: ticks are conflated, account events are bounded, and who falls behind is closed with 4008 and
-resumes with `after_seq`. The writer of the market never waits for a reader (auction/publisher.py).
-Invariant: account events leave in order, each once, from `after_seq` on.
+A session reads messages in order and tells what its subscription brings; stream_orders.py has the orders
+decided, stream_writer.py writes. The writer of the market never waits for a reader (auction/publisher.py):
+ticks are conflated, account events are bounded, and who falls behind is closed with 4008 and resumes with
+`after_seq`. Invariant: account events leave in order, each once, from `after_seq` on.
 """
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 from aiohttp import WSMessage, WSMsgType, web
 
+from api.account_feed import AccountFeed
 from api.admit import address_of
 from api.auth import Principal
 from api.codec import JSON, MSGPACK, Codec
 from api.errors import problem_of
 from api.events import event_data
 from api.fields import format_instant
-from api.markets import curve_view
 from api.services import SERVICES, Services
-from api.wire_market import tick_view
+from api.stream_orders import OrderEntry
+from api.stream_writer import (
+    CLOSE_FORBIDDEN,
+    CLOSE_PROTOCOL,
+    CLOSE_SECONDS_MAX,
+    CLOSE_SLOW,
+    CLOSE_TOO_BIG,
+    CLOSE_TRY_LATER,
+    CLOSE_UNAUTHENTICATED,
+    Closing,
+    Writer,
+    close_socket,
+    too_slow,
+)
+from api.tick_messages import MARKET_PREFIX, tick_message
+from api.wire_orders import ClientMessage
 from api.wire_stream import (
     Ack,
     Auth,
-    ClientMessage,
+    ClientId,
     Error,
     EventMessage,
     Heartbeat,
     Hello,
+    Named,
     Ping,
     Subscribe,
-    TickMessage,
     Unsubscribe,
+    error_of,
 )
-from auction.errors import Rejection, Unavailable
+from auction.errors import NotFound, Rejection, Unavailable
 from auction.ids import random_id
-from auction.model import Event, Tick
+from auction.model import Event
 
-MESSAGE_BYTES_MAX = 64 * 1024
-CATCH_UP_EVENTS = 200
+MESSAGE_BYTES_MAX = 64 * 1024  # before authentication; then a batch may be as large as over HTTP
 REVOCATION_CHECK_SECONDS = 1.0
-CLOSE_SECONDS_MAX = 2.0
-
-CLOSE_UNAUTHENTICATED = 4001
-CLOSE_FORBIDDEN = 4003
-CLOSE_SLOW = 4008
-CLOSE_PROTOCOL = 4010
-CLOSE_TRY_LATER = 1013
 
 ACCOUNT = "account"
 MARKETS = "markets"
-MARKET_PREFIX = "market:"
 ACCOUNT_SCOPES = frozenset({"bids:read", "supply:read"})
 _CODECS: dict[str | None, Codec] = {"fallow.v1.json": JSON, "fallow.v1.msgpack": MSGPACK, None: JSON}
-
-
-class Closing(Exception):
-    """The session ends with this close code."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
 
 async def serve_socket(request: web.Request) -> web.WebSocketResponse:
@@ -71,7 +70,7 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     services = request.app[SERVICES]
     socket = web.WebSocketResponse(
         protocols=("fallow.v1.json", "fallow.v1.msgpack"),
-        max_msg_size=MESSAGE_BYTES_MAX,
+        max_msg_size=services.config.batch_body_bytes_max,
         heartbeat=services.config.heartbeat_seconds * 3,
         timeout=CLOSE_SECONDS_MAX,
         compress=False,
@@ -82,7 +81,7 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     services.sockets.add(socket)
     try:
         address = address_of(request, behind_proxy=services.config.behind_proxy)
-        await Session(services, socket, address).run()
+        await Session(services, socket, request.transport, address).run()
     finally:
         services.sockets.discard(socket)
     return socket
@@ -91,42 +90,74 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
 class Session:
     """One connection: who it speaks for, what it listens to, and how far it has been told."""
 
-    def __init__(self, services: Services, socket: web.WebSocketResponse, address: str) -> None:
+    def __init__(
+        self,
+        services: Services,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        address: str,
+    ) -> None:
         self._services = services
         self._address = address
         self._socket = socket
+        self._transport = transport
         self._codec = _CODECS[socket.ws_protocol]
+        self._id = random_id("ws")
         self._subscription = services.listen(None)
-        self._key: str | None = None
+        self._writer = Writer(
+            socket,
+            is_text=self._codec is JSON,
+            send_seconds_max=services.config.send_seconds_max,
+            write_tick=partial(tick_message, services, self._codec),
+            write_heartbeat=self._write_heartbeat,
+        )
+        self._orders = OrderEntry(services, self._codec, self._writer, self._id, address)
+        self._auth: Auth | None = None
         self._principal: Principal | None = None
-        self._account_seq: int | None = None  # the last one sent; None: not subscribed
+        self._feed: AccountFeed | None = None
         # Catching up and telling live events must not interleave.
         self._account_lock = asyncio.Lock()
-        self._ticks: dict[str, int] = {}
 
     async def run(self) -> None:
         """Serve until one side ends it."""
         config = self._services.config
-        await self._send(Hello(random_id("ws"), format_instant(self._now_us()), config.heartbeat_seconds))
-        parts = [
+        await self._tell(Hello(self._id, format_instant(self._now_us()), config.heartbeat_seconds))
+        writing = asyncio.create_task(self._writer.run())
+        others = [
             asyncio.create_task(part())
-            for part in (self._read_messages, self._tell, self._beat, self._watch_key)
+            for part in (self._read_messages, self._tell_committed, self._beat, self._watch_key)
         ]
         try:
-            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([writing, *others], return_when=asyncio.FIRST_COMPLETED)
             for part in done:
                 part.result()
         except Closing as closing:
-            await self._socket.close(code=closing.code, message=closing.reason.encode()[:120])
+            await self._close(others, closing.code, str(closing))
         except Unavailable as outage:
-            await self._socket.close(code=CLOSE_TRY_LATER, message=outage.code.encode())
+            await self._close(others, CLOSE_TRY_LATER, outage.code)
         except ConnectionError:
             pass  # the client has gone
         finally:
-            for part in parts:
-                part.cancel()
-            await asyncio.gather(*parts, return_exceptions=True)
             self._services.engine.publisher.unsubscribe(self._subscription)
+            await _end([writing, *others])
+            await self._end_orders()
+
+    async def _close(self, others: list[asyncio.Task[None]], code: int, reason: str) -> None:
+        """Stop reading and telling; let a client that reads have what it was told before the close."""
+        await _end(others)
+        if code != CLOSE_SLOW:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                    await self._writer.flush()
+        await close_socket(self._socket, self._transport, code, reason)
+
+    async def _end_orders(self) -> None:
+        auth = self._auth
+        await self._orders.end(
+            None if self._principal is None else self._principal.account,
+            cancels=auth is not None and auth.cancel_on_disconnect,
+            releases=auth is not None and auth.release_on_disconnect,
+        )
 
     # -- from the client ---------------------------------------------------------------------------
 
@@ -139,13 +170,21 @@ class Session:
         if not is_expected:
             raise Closing(CLOSE_PROTOCOL, "text frames carry JSON, binary frames msgpack")
         raw = message.data.encode() if isinstance(message.data, str) else message.data
+        if self._principal is None and len(raw) > MESSAGE_BYTES_MAX:
+            raise Closing(CLOSE_TOO_BIG, f"over {MESSAGE_BYTES_MAX} bytes before auth")
         try:
             return self._codec.decode(raw, ClientMessage)  # type: ignore[arg-type]
         except msgspec.ValidationError as error:
-            problem = problem_of(error, "")
-            return Error(None, problem.code, problem.detail)
+            return error_of(problem_of(error, self._id), self._name_of(raw))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise Closing(CLOSE_PROTOCOL, "not a well-formed message") from None
+
+    def _name_of(self, raw: bytes) -> ClientId:
+        """Return the id of a message that is otherwise wrong, so that its sender knows which one."""
+        try:
+            return self._codec.decode(raw, Named).id
+        except (msgspec.DecodeError, RecursionError):
+            return None
 
     async def _handle(self, message: ClientMessage | Error) -> None:
         match message:
@@ -156,24 +195,28 @@ class Session:
             case Unsubscribe():
                 await self._unsubscribe(message)
             case Ping():
-                await self._send(Ack(message.id, [], None))
+                await self._tell(Ack(message.id, [], None))
             case Error():
-                await self._send(message)
+                await self._tell(message)
+            case _:
+                if self._auth is None:
+                    raise Closing(CLOSE_UNAUTHENTICATED, "orders need auth first")
+                await self._orders.submit(self._auth.key, message)
 
     async def _authenticate(self, message: Auth) -> None:
         try:
             principal = await self._services.authenticator.check(message.key, self._address)
         except Rejection:
             raise Closing(CLOSE_UNAUTHENTICATED, "unauthenticated") from None
-        if self._account_seq is not None and principal.account != self._subscription.account:
+        if self._principal is not None and principal.account != self._principal.account:
             raise Closing(CLOSE_PROTOCOL, "one session speaks for one account")
-        self._principal, self._key = principal, message.key
-        await self._send(Ack(message.id, [], None))
+        self._principal, self._auth = principal, message
+        await self._tell(Ack(message.id, [], None))
 
     async def _subscribe(self, message: Subscribe) -> None:
         refused = [channel for channel in message.channels if not self._is_channel(channel)]
         if refused:
-            await self._send(Error(message.id, "not_found", f"no channel {refused[0]!r}"))
+            await self._refuse(message.id, NotFound(f"channel {refused[0]!r}"))
             return
         if ACCOUNT in message.channels:
             await self._open_account(message)
@@ -183,11 +226,11 @@ class Session:
             elif channel != ACCOUNT:
                 self._subscription.markets.add(channel.removeprefix(MARKET_PREFIX))
         if ACCOUNT not in message.channels:
-            await self._send(Ack(message.id, message.channels, None))
+            await self._tell(Ack(message.id, message.channels, None))
         for market in self._markets_of(message.channels):
             tick = await self._services.reader.tick(market, None)
             if tick is not None:
-                await self._send_tick(tick)
+                self._writer.tick(tick)
 
     async def _open_account(self, message: Subscribe) -> None:
         """Acknowledge, tell what is stored behind `after_seq`, then go on live."""
@@ -201,35 +244,26 @@ class Session:
             head = stored.event_seq if stored is not None else 0
             seq = head if message.after_seq is None else message.after_seq
             if seq > head:
-                await self._send(Error(message.id, "invalid_value", f"after_seq is beyond {head}"))
+                beyond = Rejection("invalid_value", f"after_seq is beyond {head}", pointer="/after_seq")
+                await self._refuse(message.id, beyond)
                 return
-            await self._send(Ack(message.id, message.channels, seq))
-            self._account_seq = seq
-            while await self._tell_stored(account):
-                pass
+            await self._tell(Ack(message.id, message.channels, seq), ACCOUNT, seq)
+            self._feed = feed = AccountFeed(reader, account, seq, self._tell_event)
+            await feed.catch_up()
             self._services.engine.publisher.follow(self._subscription, account)
             # What was committed before listening began is in the store, what came after is told live.
-            while await self._tell_stored(account):
-                pass
-
-    async def _tell_stored(self, account: str) -> bool:
-        """Tell one page of stored events; return whether there may be more."""
-        assert self._account_seq is not None
-        events = await self._services.reader.events_after(account, self._account_seq, CATCH_UP_EVENTS)
-        for event in events:
-            await self._send_event(event)
-        return len(events) == CATCH_UP_EVENTS
+            await feed.catch_up()
 
     async def _unsubscribe(self, message: Unsubscribe) -> None:
         for channel in message.channels:
             if channel == ACCOUNT:
                 self._services.engine.publisher.follow(self._subscription, None)
-                self._account_seq = None
+                self._feed = None
             elif channel == MARKETS:
                 self._subscription.all_markets = False
             else:
                 self._subscription.markets.discard(channel.removeprefix(MARKET_PREFIX))
-        await self._send(Ack(message.id, message.channels, None))
+        await self._tell(Ack(message.id, message.channels, None))
 
     def _is_channel(self, channel: str) -> bool:
         if channel in (ACCOUNT, MARKETS):
@@ -245,92 +279,66 @@ class Session:
 
     # -- to the client -----------------------------------------------------------------------------
 
-    async def _tell(self) -> None:
+    async def _tell_committed(self) -> None:
         while True:
             events, ticks = await self._subscription.next()
             if self._subscription.overflowed:
-                raise Closing(CLOSE_SLOW, "too slow: resume with after_seq")
+                raise too_slow()
+            for tick in ticks:
+                self._writer.tick(tick)
             async with self._account_lock:
                 for event in events:
-                    await self._tell_live(event)
-            for tick in ticks:
-                await self._send_tick(tick)
-
-    async def _tell_live(self, event: Event) -> None:
-        """Tell the next event of the account; what is missing before it comes from the store."""
-        if self._account_seq is None or event.account is None:
-            return  # unsubscribed in the meantime
-        if event.account_seq > self._account_seq + 1:
-            while await self._tell_stored(event.account):
-                pass
-        if event.account_seq == self._account_seq + 1:
-            await self._send_event(event)
+                    if self._feed is not None:
+                        await self._feed.tell(event)
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._services.config.heartbeat_seconds)
-            seqs = {f"{MARKET_PREFIX}{market}": tick for market, tick in sorted(self._ticks.items())}
-            if self._account_seq is not None:
-                seqs[ACCOUNT] = self._account_seq
-            await self._send(Heartbeat(format_instant(self._now_us()), seqs))
+            self._writer.beat()
+
+    def _write_heartbeat(self, sent: dict[str, int]) -> bytes:
+        seqs = {channel: sent[channel] for channel in sorted(sent)}
+        if self._feed is None:
+            seqs.pop(ACCOUNT, None)
+        return self._codec.encode(Heartbeat(format_instant(self._now_us()), seqs))
 
     async def _watch_key(self) -> None:
         """End the session soon after its key was revoked or expired."""
         while True:
             await asyncio.sleep(REVOCATION_CHECK_SECONDS)
-            if self._key is None:
+            if self._auth is None:
                 continue
             with suppress(Unavailable):
                 try:
-                    await self._services.authenticator.check(self._key, self._address)
+                    await self._services.authenticator.check(self._auth.key, self._address)
                 except Rejection:
                     raise Closing(CLOSE_UNAUTHENTICATED, "the key is no longer valid") from None
 
-    async def _send_event(self, event: Event) -> None:
+    async def _tell_event(self, event: Event) -> None:
         data = event_data(event, self._services.engine.core)
-        await self._send(
-            EventMessage(
-                type=event.kind.partition(".")[0],
-                channel=ACCOUNT,
-                seq=event.account_seq,
-                event=event.kind,
-                at=format_instant(event.at_us),
-                market=event.market,
-                tick=event.tick,
-                data=data,
-            )
+        shown = EventMessage(
+            type=event.kind.partition(".")[0],
+            channel=ACCOUNT,
+            seq=event.account_seq,
+            event=event.kind,
+            at=format_instant(event.at_us),
+            market=event.market,
+            tick=event.tick,
+            data=data,
         )
-        self._account_seq = event.account_seq
+        await self._tell(shown, ACCOUNT, event.account_seq)
 
-    async def _send_tick(self, tick: Tick) -> None:
-        if tick.tick <= self._ticks.get(tick.market, 0):
-            return
-        self._ticks[tick.market] = tick.tick
-        await self._send_payload(self._tick_payload(tick))
+    async def _refuse(self, client_id: ClientId, refusal: Rejection) -> None:
+        await self._tell(error_of(problem_of(refusal, self._id), client_id))
 
-    def _tick_payload(self, tick: Tick) -> bytes:
-        cache, name = self._services.tick_messages, (tick.market, self._codec.content_type)
-        known = cache.get(name)
-        if known is not None and known[0] == tick.tick:
-            return known[1]
-        curve = curve_view(self._services.engine.core, tick.market)
-        channel = f"{MARKET_PREFIX}{tick.market}"
-        payload = self._codec.encode(TickMessage(channel, tick.tick, tick_view(tick), curve))
-        cache[name] = (tick.tick, payload)
-        return payload
-
-    async def _send(self, message: Any) -> None:
-        await self._send_payload(self._codec.encode(message))
-
-    async def _send_payload(self, payload: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._services.config.send_seconds_max):
-                if self._codec is JSON:
-                    await self._socket.send_str(payload.decode())
-                else:
-                    await self._socket.send_bytes(payload)
-        except TimeoutError:
-            raise Closing(CLOSE_SLOW, "too slow: resume with after_seq") from None
+    async def _tell(self, message: Any, channel: str | None = None, seq: int = 0) -> None:
+        await self._writer.tell(self._codec.encode(message), channel, seq)
 
     def _now_us(self) -> int:
         return self._services.engine.clock.now_us()
+
+
+async def _end(parts: list[asyncio.Task[None]]) -> None:
+    for part in parts:
+        part.cancel()
+    await asyncio.gather(*parts, return_exceptions=True)

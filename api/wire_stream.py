@@ -5,18 +5,34 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from api.fields import EventSeq
+from api.wire import ErrorItem, ProblemView
 from api.wire_market import CurveView, TickView
 
 CHANNELS_PER_MESSAGE_MAX = 256
 
-ClientId = int | str | None
+CLIENT_ID_CHARACTERS_MAX = 128
+CLIENT_ID_NUMBER_MAX = (1 << 53) - 1  # every JSON reader keeps it whole
+
+ClientId = (
+    Annotated[int, Meta(ge=-CLIENT_ID_NUMBER_MAX, le=CLIENT_ID_NUMBER_MAX)]
+    | Annotated[str, Meta(max_length=CLIENT_ID_CHARACTERS_MAX)]
+    | None
+)
 Channels = Annotated[
     list[Annotated[str, Meta(max_length=80)]], Meta(min_length=1, max_length=CHANNELS_PER_MESSAGE_MAX)
 ]
 
 
 class Auth(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="auth"):
+    """With `cancel_on_disconnect` the live bids that this session placed are cancelled when it ends.
+
+    Their leases run on while they win, unless `release_on_disconnect`. A market that is stopping or without
+    its database then cannot cancel them; `cancel_after` works without the session.
+    """
+
     key: Annotated[str, Meta(max_length=256)]
+    cancel_on_disconnect: bool = False
+    release_on_disconnect: bool = False
     id: ClientId = None
 
 
@@ -37,7 +53,10 @@ class Ping(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", ta
     id: ClientId = None
 
 
-ClientMessage = Auth | Subscribe | Unsubscribe | Ping
+class Named(Struct, frozen=True):
+    """Any message: only what it wants to be called."""
+
+    id: ClientId = None
 
 
 class Hello(Struct, frozen=True, tag_field="type", tag="hello"):
@@ -52,10 +71,24 @@ class Ack(Struct, frozen=True, tag_field="type", tag="ack"):
     seq: int | None
 
 
-class Error(Struct, frozen=True, tag_field="type", tag="error"):
+class Error(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="error"):
+    """A refusal: the problem that HTTP would answer, with its extras."""
+
     id: ClientId
     code: str
     detail: str
+    status: int
+    retryable: bool
+    errors: list[ErrorItem] = []
+    required: str | None = None
+    available: str | None = None
+    below: str | None = None
+    above: str | None = None
+    minimum: str | None = None
+    maximum: str | None = None
+    current: int | None = None
+    scope: str | None = None
+    accepted: dict[str, str | int] = {}
 
 
 class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -83,3 +116,9 @@ class EventMessage(Struct, frozen=True):
     market: str | None
     tick: int | None
     data: Any
+
+
+def error_of(problem: ProblemView, client_id: ClientId) -> Error:
+    """Show a problem as the answer to the message with this id."""
+    known = {name: getattr(problem, name) for name in Error.__struct_fields__ if name != "id"}
+    return Error(id=client_id, **known)

@@ -1,13 +1,17 @@
 """The WebSocket, as a client sees it."""
 
 import asyncio
-from contextlib import asynccontextmanager
+import gc
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import msgpack
 import msgspec
 from aiohttp import WSMsgType
 
-from tests.api.conftest import DEADLINE_SECONDS, MARKET
+from api.services import SERVICES
+from api.stream_writer import QUEUE_BYTES_MAX, Writer
+from tests.api.conftest import DEADLINE_SECONDS, MARKET, serving
 
 
 class Socket:
@@ -170,3 +174,31 @@ async def test_an_overtaken_reader_is_closed_with_4008(venue):
 
 async def test_a_plain_request_is_refused(venue):
     assert (await venue.call("GET", "/v1/ws")).status == 400
+
+
+async def test_a_reader_that_never_reads_is_closed_with_4008(database, config):
+    """Goal: what a silent reader makes the server keep is bounded. Method: ask on and on, read nothing."""
+    impatient = replace(config, send_seconds_max=0.5, heartbeat_seconds=30)
+    async with serving(database, impatient) as venue, connected(venue) as client:
+        sockets = venue.client.app[SERVICES].sockets
+        line = client.socket._response.connection.transport
+        line.pause_reading()
+
+        async def flood():
+            with suppress(ConnectionError):
+                while True:
+                    await client.send(type="ping", id="x" * 128)
+
+        flooding = asyncio.create_task(flood())
+        most = 0
+        writers = [thing for thing in gc.get_objects() if isinstance(thing, Writer)]
+        (writer,) = (found for found in writers if found._socket in sockets)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not all(socket.closed for socket in sockets):
+                most = max(most, writer.waiting_bytes)
+                await asyncio.sleep(0.01)
+        assert 0 < most < QUEUE_BYTES_MAX
+        line.resume_reading()
+        assert await client.close_code() == 4008
+        flooding.cancel()
+        await asyncio.wait([flooding])

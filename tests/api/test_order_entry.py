@@ -1,0 +1,185 @@
+"""Order entry over the WebSocket, as a bot sees it."""
+
+from api.services import SERVICES
+from tests.api.conftest import MARKET
+from tests.api.test_stream import connected
+
+PLACE = {"type": "bid.place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "0.50"}
+
+
+async def trading(client, venue, **flags):
+    """Authenticate a session."""
+    await client.send(type="auth", id="auth", key=venue.buyer, **flags)
+    await client.until(type="ack", id="auth")
+
+
+async def live_bids(venue):
+    bids = (await venue.ok("GET", "/v1/bids?limit=500", venue.buyer))["data"]
+    return [bid["id"] for bid in bids if bid["status"] != "cancelled"]
+
+
+async def test_each_order_is_answered_as_over_http(venue):
+    for protocol in ("fallow.v1.json", "fallow.v1.msgpack"):
+        async with connected(venue, protocol) as client:
+            await trading(client, venue)
+            await client.send(**PLACE, id=1, client_bid_id=protocol, labels={"a": "b"})
+            placed = await client.until(type="ack", id=1)
+            bid = placed["result"]
+            assert (placed["status"], bid["limit_price_per_gpu_hour"]) == (201, "0.500000")
+            await client.send(**PLACE, id=2, client_bid_id=protocol, labels={"a": "b"})
+            repeat = await client.until(type="ack", id=2)
+            assert (repeat["status"], repeat["result"]["id"]) == (200, bid["id"])
+            await client.send(type="bid.amend", id=3, bid=bid["id"], limit_price_per_gpu_hour="0.60")
+            amended = (await client.until(type="ack", id=3))["result"]
+            stored = await venue.ok("GET", f"/v1/bids/{bid['id']}", venue.buyer)
+            assert amended["limit_price_per_gpu_hour"] == stored["limit_price_per_gpu_hour"] == "0.600000"
+            await client.send(type="bid.cancel", id=4, bid=bid["id"], version=bid["version"])
+            assert (await client.until(type="error", id=4))["code"] == "version_mismatch"
+            await client.send(type="bid.cancel", id=5, bid=bid["id"])
+            assert (await client.until(type="ack", id=5))["result"]["status"] == "cancelled"
+            await client.send(type="bid.cancel", id=6, bid=bid["id"])
+            assert (await client.until(type="error", id=6))["code"] == "bid_final"
+            await client.send(type="cancel_after", id=7, timeout_seconds=60)
+            assert (await client.until(type="ack", id=7))["result"]["cancel_at"] is not None
+            operations = [PLACE | {"op": "place"}, {"op": "cancel", "id": "bid_none"}]
+            del operations[0]["type"]
+            await client.send(type="bid.batch", id=8, operations=operations)
+            results = (await client.until(type="ack", id=8))["result"]["results"]
+            assert [result["status"] for result in results] == [201, 404]
+
+
+async def test_a_notice_is_acknowledged(venue):
+    await venue.offer_node()
+    await venue.place()
+    lease = await venue.lease_in("running")
+    async with connected(venue) as client:
+        await trading(client, venue)
+        notice = await venue.ok("POST", f"/v1/leases/{lease['id']}/test-notice", venue.buyer)
+        await client.send(type="notice.ack", id="n", notice=notice["id"], ready=True)
+        assert (await client.until(type="ack", id="n"))["result"]["state"] in ("acknowledged", "done")
+        await client.send(type="notice.ack", id="m", notice=notice["id"])
+        assert (await client.until(type="error", id="m"))["code"] == "notice_closed"
+
+
+async def test_a_thousand_pipelined_places_are_applied_in_the_order_sent(venue):
+    names = [f"bid-{number}" for number in range(1_000)]
+    async with connected(venue) as client:
+        await trading(client, venue)
+        for name in names:
+            await client.send(**PLACE, id=name, client_bid_id=name)
+        acked = set()
+        while len(acked) < len(names):
+            message = await client.next()
+            assert message["type"] in ("ack", "heartbeat"), message
+            if message["type"] == "ack":
+                assert message["status"] == 201
+                acked.add(message["id"])
+    rows = await venue.pool.fetch("SELECT client_bid_id FROM bids ORDER BY seq")
+    assert [row["client_bid_id"] for row in rows] == names
+
+
+async def test_cancel_all_takes_what_was_sent_before_it(venue):
+    """Goal: a cancel of everything leaves nothing behind, though the places are still on their way."""
+    async with connected(venue) as client:
+        await trading(client, venue)
+        for number in range(20):
+            await client.send(**PLACE, id=number)
+        await client.send(type="bid.cancel_all", id="out", market=MARKET)
+        done = await client.until(type="ack", id="out")
+        assert {result["bid"]["status"] for result in done["result"]["results"]} == {"cancelled"}
+        await client.send(type="bid.cancel_all", id="none", market="nowhere")
+        assert (await client.until(type="error", id="none"))["code"] == "market_not_found"
+    assert await live_bids(venue) == []
+
+
+async def test_a_wrong_order_is_an_error_with_its_id_and_the_session_lives(venue):
+    async with connected(venue) as client:
+        await trading(client, venue)
+        wrong = [
+            ({"gpus": 0}, "invalid_value"),
+            ({"gpus": "many"}, "invalid_value"),
+            ({"limit_price_per_gpu_hour": "0.0000001"}, "invalid_value"),
+            ({"colour": "red"}, "unknown_field"),
+            ({"market": "nowhere"}, "market_not_found"),
+            ({"limit_price_per_gpu_hour": "0.500001"}, "price_not_on_increment"),
+        ]
+        for number, (fields, code) in enumerate(wrong):
+            await client.send(**PLACE | fields, id=number)
+            error = await client.until(type="error", id=number)
+            assert (error["code"], error["retryable"]) == (code, False), fields
+        await client.send(type="bid.amend", id="a", bid="bid_none")
+        assert (await client.until(type="error", id="a"))["code"] == "nothing_to_change"
+        for name in (1 << 70, "x" * 200, [1]):
+            await client.send(type="ping", id=name)
+            assert (await client.until(type="error", id=None))["code"] == "invalid_value"
+        await client.send(**PLACE, id="good")
+        assert (await client.until(type="ack", id="good"))["status"] == 201
+
+
+async def test_orders_need_a_key_with_its_scope_and_limits(venue):
+    async with connected(venue) as client:
+        await client.send(**PLACE)
+        assert await client.close_code() == 4001
+    made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "b", "scopes": ["bids:read"]})
+    async with connected(venue) as client:
+        await client.send(type="auth", key=made["secret"])
+        await client.send(**PLACE, id=1)
+        error = await client.until(type="error", id=1)
+        assert (error["code"], error["scope"]) == ("scope_missing", "bids:write")
+    made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "b", "scopes": ["bids:write"]})
+    limit = {"max_price_per_gpu_hour": "0.40"}
+    await venue.ok("PUT", f"/v1/keys/{made['id']}/limits", venue.buyer, limit)
+    async with connected(venue) as client:
+        await client.send(type="auth", key=made["secret"])
+        await client.send(**PLACE, id=1)
+        assert (await client.until(type="error", id=1))["maximum"] == "0.400000"
+
+
+async def test_a_revoked_key_places_nothing_more(venue):
+    made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "b", "scopes": ["bids:write"]})
+    async with connected(venue) as client:
+        await client.send(type="auth", key=made["secret"])
+        await client.send(**PLACE, id=1)
+        await client.until(type="ack", id=1)
+        await venue.ok("DELETE", f"/v1/keys/{made['id']}", venue.buyer)
+        await client.send(**PLACE, id=2)
+        assert await client.close_code() == 4001
+        assert [message for message in client.seen if message.get("id") == 2] == []
+    assert len(await live_bids(venue)) == 1
+
+
+async def test_a_session_speaks_for_one_account(venue):
+    async with connected(venue) as client:
+        await trading(client, venue)
+        await client.send(type="auth", key=venue.owner)
+        assert await client.close_code() == 4010
+
+
+async def test_a_dropped_session_cancels_what_it_placed(venue):
+    """Goal: also bids that were still being decided when the line broke; nobody else's, no lease."""
+    other = await venue.place(limit_price_per_gpu_hour="0.40")
+    async with connected(venue) as client:
+        await trading(client, venue, cancel_on_disconnect=True)
+        await client.send(**PLACE, id=1)
+        await client.until(type="ack", id=1)
+        for number in range(50):
+            await client.send(**PLACE, id=number)
+        client.socket._response.connection.transport.abort()
+
+    async def only_the_other_is_left():
+        return await live_bids(venue) == [other["id"]]
+
+    await venue.until(only_the_other_is_left, "the session's bids are cancelled")
+
+
+async def test_without_the_flag_bids_outlive_their_session(venue):
+    async with connected(venue) as client:
+        await trading(client, venue)
+        await client.send(**PLACE, id=1)
+        await client.until(type="ack", id=1)
+
+    async def is_closed():
+        return not venue.client.app[SERVICES].sockets
+
+    await venue.until(is_closed, "the session has ended")
+    assert len(await live_bids(venue)) == 1
