@@ -145,6 +145,7 @@ class Session:
     async def _close(self, others: list[asyncio.Task[None]], code: int, reason: str) -> None:
         """Stop reading and telling; let a client that reads have what it was told before the close."""
         await _end(others)
+        await self._end_orders()
         if code != CLOSE_SLOW:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS_MAX):

@@ -183,3 +183,18 @@ async def test_without_the_flag_bids_outlive_their_session(venue):
 
     await venue.until(is_closed, "the session has ended")
     assert len(await live_bids(venue)) == 1
+
+
+async def test_a_session_closed_for_being_slow_cancels_too(venue):
+    async with connected(venue) as client:
+        await trading(client, venue, cancel_on_disconnect=True)
+        await client.send(type="subscribe", channels=["account"])
+        await client.until(type="ack", channels=["account"])
+        operation = {name: value for name, value in PLACE.items() if name != "type"} | {"op": "place"}
+        await client.send(type="bid.batch", id="all", operations=[operation] * 300)
+        assert await client.close_code() == 4008
+
+    async def none_is_left():
+        return await live_bids(venue) == []
+
+    await venue.until(none_is_left, "the session's bids are cancelled")
