@@ -13,6 +13,7 @@ from api.config import Config
 from api.rate_limits import Policies, Policy
 from fallow.serve import running_server
 from tests.api.conftest import MARKET, serving
+from tests.api.test_stream import connected
 
 SLOW = Policies(
     requests=Policy("requests", 1, 5), exits=Policy("exits", 1, 5), public=Policy("public", 1, 5),
@@ -172,3 +173,17 @@ async def test_a_flood_of_one_tenant_costs_another_little(database, config):
         assert calm.status == 201
         assert sum(not task.done() for task in flood) >= 1, "it has not waited for all of the flood"
         assert {(await task).status for task in flood} <= {200, 503}
+
+
+async def test_orders_over_the_socket_are_charged_like_requests(throttled):
+    venue = throttled
+    place = {"type": "bid.place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "0.50"}
+    async with connected(venue) as client:
+        await client.send(type="auth", key=venue.buyer)
+        for number in range(7):
+            await client.send(**place, id=number)
+        placed = (await client.until(type="ack", id=0))["result"]
+        refused = await client.until(type="error", id=6)
+        assert (refused["code"], refused["retryable"]) == ("rate_limited", True)
+        await client.send(type="bid.cancel", id="out", bid=placed["id"])
+        assert (await client.until(type="ack", id="out"))["result"]["status"] == "cancelled"

@@ -1,5 +1,7 @@
 """Order entry over the WebSocket, as a bot sees it."""
 
+import pytest
+
 from api.services import SERVICES
 from tests.api.conftest import MARKET
 from tests.api.test_stream import connected
@@ -198,3 +200,37 @@ async def test_a_session_closed_for_being_slow_cancels_too(venue):
         return await live_bids(venue) == []
 
     await venue.until(none_is_left, "the session's bids are cancelled")
+
+
+@pytest.mark.parametrize("releases", [False, True])
+async def test_a_session_that_closes_cancels_and_releases_only_if_it_said_so(venue, releases):
+    await venue.offer_node()
+    async with connected(venue) as client:
+        await trading(client, venue, cancel_on_disconnect=True, release_on_disconnect=releases)
+        await client.send(**(PLACE | {"limit_price_per_gpu_hour": "3.00"}), id=1)
+        bid = (await client.until(type="ack", id=1))["result"]["id"]
+        # A client that does not read answers no ping, and its session ends.
+        await client.send(type="subscribe", channels=["account"], after_seq=0)
+        lease = (await client.until(event="lease.started"))["data"]
+
+    async def settled():
+        shown = await venue.ok("GET", f"/v1/bids/{bid}", venue.buyer)
+        return shown["on_preempt"] == "cancel" or shown["status"] == "cancelled"
+
+    await venue.until(settled, "the session's bid is cancelled")
+    state = (await venue.ok("GET", f"/v1/leases/{lease['id']}", venue.buyer))["state"]
+    assert state == ("ended" if releases else "running")
+
+
+async def test_a_slow_session_does_not_linger(venue):
+    async with connected(venue) as client:
+        await trading(client, venue)
+        await client.send(type="subscribe", channels=["account"])
+        await client.until(type="ack", channels=["account"])
+        operation = {name: value for name, value in PLACE.items() if name != "type"} | {"op": "place"}
+        await client.send(type="bid.batch", id="all", operations=[operation] * 300)
+
+        async def is_gone():
+            return not venue.client.app[SERVICES].sockets
+
+        await venue.until(is_gone, "its end, though it never reads")
