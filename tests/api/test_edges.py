@@ -180,10 +180,14 @@ async def test_orders_over_the_socket_are_charged_like_requests(throttled):
     place = {"type": "bid.place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "0.50"}
     async with connected(venue) as client:
         await client.send(type="auth", key=venue.buyer)
+        answers = {}
         for number in range(7):
             await client.send(**place, id=number)
-        placed = (await client.until(type="ack", id=0))["result"]
-        refused = await client.until(type="error", id=6)
+        while len(answers) < 7:
+            answer = await client.next()
+            if answer["type"] in ("ack", "error") and answer["id"] is not None:
+                answers[answer["id"]] = answer
+        placed, refused = answers[0]["result"], answers[6]
         assert (refused["code"], refused["retryable"]) == ("rate_limited", True)
         await client.send(type="bid.cancel", id="out", bid=placed["id"])
         assert (await client.until(type="ack", id="out"))["result"]["status"] == "cancelled"
