@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fallow.agent_cli import agent
+from fallow.buyer_cli import COMMANDS
 from fallow.reserve import reserve
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main() -> None:
     \b
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
+    fallow market ls       what is for sale; then quote, bid, lease, target, bill
     fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
     """
@@ -52,6 +54,8 @@ def main() -> None:
 
 main.add_command(reserve)
 main.add_command(agent)
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

@@ -11,7 +11,7 @@ from msgspec import Struct
 from fallow.client.model import Balance, Bid, Lease, Market, Notice, Preview, Quote, Target, Tick
 from fallow.client.money import Money, write_money
 from fallow.client.stream import Message, follow
-from fallow.client.transport import Transport
+from fallow.client.transport import Trace, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 PAGE = 100
@@ -28,15 +28,21 @@ class _Page(Struct, Generic[T], frozen=True):
 class AsyncClient:
     """One account's way to a market. Server and key default to FALLOW_URL and FALLOW_KEY.
 
-    Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once.
+    Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once. `trace` is
+    told each request, as curl, without the key.
     """
 
     def __init__(
-        self, server: str | None = None, *, key: str | None = None, timeout_seconds: float = 30.0
+        self,
+        server: str | None = None,
+        *,
+        key: str | None = None,
+        timeout_seconds: float = 30.0,
+        trace: Trace | None = None,
     ) -> None:
         server = server or os.environ.get("FALLOW_URL") or DEFAULT_SERVER
         self._transport = Transport(
-            server, key or os.environ.get("FALLOW_KEY"), timeout_seconds=timeout_seconds
+            server, key or os.environ.get("FALLOW_KEY"), timeout_seconds=timeout_seconds, trace=trace
         )
 
     async def __aenter__(self) -> Self:

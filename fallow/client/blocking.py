@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from fallow.client.asynchronous import AsyncClient
 from fallow.client.model import Balance, Bid, Lease, Market, Notice, Preview, Quote, Target, Tick
 from fallow.client.stream import Message
+from fallow.client.transport import Trace
 
 T = TypeVar("T")
 
@@ -21,12 +22,17 @@ class Client:
     """One account's way to a market; see AsyncClient."""
 
     def __init__(
-        self, server: str | None = None, *, key: str | None = None, timeout_seconds: float = 30.0
+        self,
+        server: str | None = None,
+        *,
+        key: str | None = None,
+        timeout_seconds: float = 30.0,
+        trace: Trace | None = None,
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fallow client")
         self._thread.start()
-        self._client = AsyncClient(server, key=key, timeout_seconds=timeout_seconds)
+        self._client = AsyncClient(server, key=key, timeout_seconds=timeout_seconds, trace=trace)
 
     def __enter__(self) -> Self:
         return self

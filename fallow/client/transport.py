@@ -6,7 +6,10 @@ where the server sends it, otherwise after a random part of a growing pause. Eve
 """
 
 import asyncio
+import shlex
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -17,6 +20,8 @@ from fallow.client.errors import Problem, UnavailableError, error_of
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 10.0
 RETRY_AFTER_SECONDS_MAX = 60.0
+Trace = Callable[[str], None]
+
 RETRIED = frozenset({429, 503})
 KEY_CHARACTERS = 32
 
@@ -24,10 +29,13 @@ KEY_CHARACTERS = 32
 class Transport:
     """One server, one key, one connection pool."""
 
-    def __init__(self, server: str, key: str | None, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, server: str, key: str | None, *, timeout_seconds: float, trace: Trace | None = None
+    ) -> None:
         self._server = server.rstrip("/")
         self._key = key
         self._timeout_seconds = timeout_seconds
+        self._trace = trace
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -78,6 +86,8 @@ class Transport:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         shown = {name: str(value) for name, value in (query or {}).items() if value is not None}
         now_s = asyncio.get_running_loop().time
+        if self._trace is not None:
+            self._trace(self._as_curl(method, path, shown, data))
         give_up_s = now_s() + self._timeout_seconds + wait_seconds
         why = ""
         for attempt in range(ATTEMPTS_MAX):
@@ -104,6 +114,13 @@ class Transport:
                 why = str(error) or type(error).__name__
             await asyncio.sleep(min(pause_s, max(0.0, give_up_s - now_s())))
         raise UnavailableError(f"{method} {path} was not answered in {self._timeout_seconds:g} s: {why}")
+
+    def _as_curl(self, method: str, path: str, query: dict[str, str], data: bytes | None) -> str:
+        """Write a request as a command that works in a shell where KEY is set."""
+        words = ["curl", "-s", "-X", method, self._server + path + (f"?{urlencode(query)}" if query else "")]
+        if data is not None:
+            words += ["-H", "Content-Type: application/json", "-d", data.decode()]
+        return shlex.join(words) + ("" if self._key is None else ' -H "Authorization: Bearer $KEY"')
 
 
 def jittered(attempt: int) -> float:

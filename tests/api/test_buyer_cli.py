@@ -1,0 +1,107 @@
+"""The buyer's commands as processes against a real market: output, exit codes, the call behind them."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.api.conftest import MARKET
+
+
+class Shell:
+    """Runs `fallow` with a server and a key in its environment."""
+
+    def __init__(self, venue):
+        self.server = str(venue.client.make_url("/")).rstrip("/")
+        self.key = venue.buyer
+
+    async def run(self, *arguments, key=None, server=None):
+        environment = {
+            **os.environ, "FALLOW_URL": server or self.server, "FALLOW_KEY": key or self.key, "NO_COLOR": "1",
+        }  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fallow.cli", *arguments,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        output, errors = await process.communicate()
+        return process.returncode, output.decode(), errors.decode()
+
+    async def json(self, *arguments):
+        code, output, errors = await self.run(*arguments, "-o", "json")
+        assert code == 0, errors
+        return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.fixture
+async def shell(venue):
+    await venue.offer_node()
+    return Shell(venue)
+
+
+async def test_a_bid_from_its_preview_to_its_end(shell, venue):
+    (market,) = await shell.json("market", "ls")
+    assert market["id"] == MARKET
+    (quote,) = await shell.json("quote", MARKET, "--gpus", "2")
+    assert quote["available_gpus"] == 8
+    (preview,) = await shell.json("bid", "preview", MARKET, "--gpus", "2", "--limit", "2.40")
+    assert preview["worst_cost_per_hour"] == "4.800000"
+    (bid,) = await shell.json("bid", "place", MARKET, "--gpus", "2", "--limit", "2.40", "--max-spend", "5")
+    assert (bid["limit_price_per_gpu_hour"], bid["max_spend"]) == ("2.400000", "5.000000")
+    lease = await venue.lease_in("running")
+    _, output, _ = await shell.run("bid", "ls", "-o", "csv")
+    rows = list(csv.DictReader(io.StringIO(output)))
+    assert [(row["id"], row["gpus"]) for row in rows] == [(bid["id"], "2")]
+    code, table, _ = await shell.run("lease", "ls")
+    assert code == 0 and lease["id"] in table and "running" in table
+    (amended,) = await shell.json("bid", "amend", bid["id"], "--limit", "2.50", "--paused")
+    assert amended["paused"] is True
+    (released,) = await shell.json("lease", "release", lease["id"])
+    assert released["state"] == "ended"
+    code, shown, _ = await shell.run("bid", "show", bid["id"])
+    assert code == 0 and "cancelled" in shown, "all it had was given back"
+    (balance,) = await shell.json("bill", "balance")
+    assert balance["held"] == "0.000000"
+
+
+async def test_targets(shell, venue):
+    (held,) = await shell.json("target", "hold", MARKET, "--gpus", "2", "--limit", "2")
+    by = "2099-01-01T00:00Z"
+    code, _, errors = await shell.run(
+        "target", "deadline", MARKET, "--gpu-hours", "1", "--by", by, "--max-spend", "9"
+    )
+    assert code == 3 and "target_unreachable" in errors and "accepted: ends_at" in errors
+    (paced,) = await shell.json("target", "pace", MARKET, "--spend-per-day", "48", "--limit", "2")
+    assert {one["id"] for one in await shell.json("target", "ls")} == {held["id"], paced["id"]}
+    (cancelled,) = await shell.json("target", "cancel", held["id"])
+    assert cancelled["state"] == "cancelled"
+
+
+async def test_exit_codes_say_what_kind_of_no_it_was(shell):
+    for arguments, key, server, expected in (
+        (("bid", "place", MARKET, "--gpus", "1", "--limit", "900"), None, None, 3),
+        (("bid", "show", "bid_none"), None, None, 3),
+        (("bill", "balance"), "fal_test_wrong", None, 4),
+        (("bid", "place", MARKET, "--gpus", "1"), None, None, 2),
+        (("bid", "place", MARKET, "--gpus", "1", "--limit", "two"), None, None, 2),
+    ):
+        code, output, errors = await shell.run(*arguments, key=key, server=server)
+        assert (code, output) == (expected, ""), (arguments, errors)
+        assert errors
+
+
+async def test_the_explained_call_does_the_same(shell):
+    _, output, explained = await shell.run(
+        "bid", "preview", MARKET, "--gpus", "1", "--limit", "2", "-o", "json", "--explain"
+    )
+    assert explained.startswith("curl ") and shell.key not in explained
+    again = await asyncio.to_thread(
+        subprocess.run, explained.strip(), shell=True, capture_output=True, text=True,
+        env={**os.environ, "KEY": shell.key}, check=True,
+    )  # fmt: skip
+    mine, theirs = json.loads(output), json.loads(again.stdout)
+    assert (mine["hold"], mine["worst_cost_per_hour"]) == (theirs["hold"], theirs["worst_cost_per_hour"])
