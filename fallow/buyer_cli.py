@@ -242,9 +242,6 @@ def bill_balance(client: "Client") -> Found:
     return ("available", "held", "owed", "earning", "payable", "currency"), [client.balance()]
 
 
-COMMANDS: list[click.Command] = [market, quote, bid, lease, target, bill]
-
-
 def show(found: list[Any], columns: tuple[str, ...], output: str) -> None:
     """Print rows: the columns as a table or CSV, or everything as JSON, one object a line."""
     import msgspec

@@ -9,14 +9,11 @@ import logging
 import os
 import sys
 from collections.abc import Coroutine
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
-
-from fallow.agent_cli import agent
-from fallow.buyer_cli import COMMANDS
-from fallow.reserve import reserve
 
 if TYPE_CHECKING:
     from api.config import Reach
@@ -38,7 +35,32 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "fallow" / "demo"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class LazyGroup(click.Group):
+    """Commands of other modules are imported when they are asked for: a bid should not wait for numpy."""
+
+    elsewhere: ClassVar[dict[str, str]] = {
+        "agent": "fallow.agent_cli",
+        "bid": "fallow.buyer_cli",
+        "bill": "fallow.buyer_cli",
+        "lease": "fallow.buyer_cli",
+        "market": "fallow.buyer_cli",
+        "quote": "fallow.buyer_cli",
+        "reserve": "fallow.reserve",
+        "target": "fallow.buyer_cli",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.elsewhere})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = self.elsewhere.get(cmd_name)
+        if module is None:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(module), cmd_name)
+        return found
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fallow")
 def main() -> None:
     """Fallow, the spot market for idle GPUs.
@@ -50,12 +72,6 @@ def main() -> None:
     fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
     """
-
-
-main.add_command(reserve)
-main.add_command(agent)
-for command in COMMANDS:
-    main.add_command(command)
 
 
 @main.command()
