@@ -27,6 +27,7 @@ from api.wire_supply import (
     desired_lease,
     node_view,
 )
+from api.wire_workloads import workload_view
 from auction.commands import EnrolNode, FenceGpus, ReportLease
 from auction.errors import NotFound, Rejection
 from auction.model import Lease, Node, NodeState
@@ -93,7 +94,7 @@ async def get_desired(call: Call[NoBody, DesiredQuery]) -> Reply[DesiredView]:
 
 @route("POST", "/v1/agent/leases/{lease}/report", scope="agent", bucket="agents")
 async def report_lease(call: Call[ReportLeaseBody, NoQuery]) -> Reply[LeaseView]:
-    """Report that a lease started, drained, stopped or failed; the bill runs from `started`."""
+    """Report that a lease started, drained, finished, stopped or failed; the bill runs from `started`."""
     lease = call.path_part("lease")
     absent = None
     if lease not in call.core.leases and is_object_id(lease):
@@ -111,12 +112,17 @@ async def report_lease(call: Call[ReportLeaseBody, NoQuery]) -> Reply[LeaseView]
 async def _desired(reader: Reader, account: str, node: str | None) -> DesiredView:
     nodes, leases, notices = await reader.desired(account, node)
     by_lease = {notice.lease: notice for notice in notices}
+    contents = await reader.workloads([lease.bid for lease in leases])
     shown = [
         DesiredNode(
             found.id,
             found.name,
             found.state,
-            [desired_lease(lease, by_lease.get(lease.id)) for lease in leases if lease.node == found.id],
+            [
+                desired_lease(lease, by_lease.get(lease.id), workload_view(contents.get(lease.bid)))
+                for lease in leases
+                if lease.node == found.id
+            ],
         )
         for found in nodes
     ]

@@ -48,6 +48,7 @@ from api.wire import (
     PreviewView,
     bid_view,
 )
+from api.wire_workloads import WorkloadView, workload_view
 from auction.commands import CancelAfter, CancelBid, Command
 from auction.errors import Rejection
 from auction.model import BidStatus
@@ -152,6 +153,14 @@ async def get_bid(call: Call[NoBody, NoQuery]) -> Reply[BidView]:
     """Show one bid; for one that lost, why, the price it met, and what would win now."""
     row = await _own_bid(call)
     return call.reply(bid_view(row.bid, row.head, row.leases, call.core.why_not(row.bid.id)))
+
+
+@route("GET", "/v1/bids/{bid}/payload", scope="bids:read")
+async def get_payload(call: Call[NoBody, NoQuery]) -> Reply[WorkloadView]:
+    """Show what a bid's nodes are to run."""
+    row = await _own_bid(call)
+    contents = await call.services.reader.workloads([row.bid.id])
+    return call.reply(workload_view(contents.get(row.bid.id)))
 
 
 @route("GET", "/v1/bids/{bid}/events", scope="bids:read")

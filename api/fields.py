@@ -29,6 +29,8 @@ CLIENT_BID_ID_CHARACTERS_MAX = 64
 LABELS_MAX = 16
 LABEL_CHARACTERS_MAX = 64
 CONNECT_CHARACTERS_MAX = 1024
+ARGUMENT_CHARACTERS_MAX = 8192
+ENV_MAX = 64
 OBJECT_ID_CHARACTERS_MAX = 64
 NOTICE_SECONDS_MAX = 3_600
 RUN_SECONDS_MAX = 366 * 86_400
@@ -42,6 +44,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@\-]{0,254}", re.ASCII)
+_SSH_KEY = re.compile(
+    r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com)"
+    r" [A-Za-z0-9+/]{40,1400}={0,2}( [!-~]{1,128})?",
+    re.ASCII,
+)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 # Bidirectional controls and zero-width characters let one name look like another.
 _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -97,6 +107,22 @@ class LabelsField(dict[str, str], metaclass=_Plain):
     """Free labels on a bid."""
 
 
+class ArgumentField(str, metaclass=_Plain):
+    """One argument of a program."""
+
+
+class ImageField(str, metaclass=_Plain):
+    """A container image such as ghcr.io/org/name:tag."""
+
+
+class SshKeyField(str, metaclass=_Plain):
+    """A public key as in authorized_keys: type, base64, comment; no options."""
+
+
+class EnvField(dict[str, str], metaclass=_Plain):
+    """A program's environment."""
+
+
 class ConnectField(dict[str, str], metaclass=_Plain):
     """How a tenant reaches its lease, as the node's agent tells it."""
 
@@ -114,6 +140,7 @@ Cursor = Annotated[str, Meta(min_length=1, max_length=256)]
 
 _DECIMAL_SCHEMA = {"type": "string", "pattern": r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?$"}
 _MAP_OF_TEXT = {"type": "object", "additionalProperties": {"type": "string"}}
+_NO_NUL = {"type": "string", "pattern": r"^[^\u0000]*$"}
 
 SCHEMAS: dict[type, dict[str, Any]] = {
     PriceField: _DECIMAL_SCHEMA | {"description": "USD per GPU-hour"},
@@ -127,6 +154,11 @@ SCHEMAS: dict[type, dict[str, Any]] = {
     ClientBidIdField: {"type": "string", "minLength": 1, "maxLength": CLIENT_BID_ID_CHARACTERS_MAX},
     LabelsField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
     ConnectField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
+    ArgumentField: _NO_NUL | {"maxLength": ARGUMENT_CHARACTERS_MAX},
+    ImageField: {"type": "string", "pattern": f"^{_IMAGE.pattern}$"},
+    SshKeyField: {"type": "string", "pattern": f"^{_SSH_KEY.pattern}$"},
+    EnvField: _MAP_OF_TEXT
+    | {"maxProperties": ENV_MAX, "propertyNames": {"pattern": f"^{_ENV_NAME.pattern}$"}},
 }
 
 
@@ -240,6 +272,28 @@ def _text_map(value: object, most: int) -> dict[str, str]:
     }
 
 
+def _argument(value: object) -> str:
+    if not isinstance(value, str) or len(value) > ARGUMENT_CHARACTERS_MAX or "\0" in value:
+        raise ValueError(f"expected at most {ARGUMENT_CHARACTERS_MAX} characters without NUL")
+    return value
+
+
+def _matching(pattern: re.Pattern[str], expected: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return read
+
+
+def _environment(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > ENV_MAX:
+        raise ValueError(f"expected an object of at most {ENV_MAX} texts")
+    name = _matching(_ENV_NAME, "names of letters, digits and '_'")
+    return {name(key): _argument(item) for key, item in value.items()}
+
+
 _READERS: dict[type, Callable[[object], Any]] = {
     PriceField: lambda value: _microusd(value, least=0, most=PRICE_MAX),
     AmountField: lambda value: _microusd(value, least=1, most=AMOUNT_MAX),
@@ -252,5 +306,9 @@ _READERS: dict[type, Callable[[object], Any]] = {
     ClientBidIdField: lambda value: _text(value, least=1, most=CLIENT_BID_ID_CHARACTERS_MAX),
     LabelsField: lambda value: _text_map(value, LABEL_CHARACTERS_MAX),
     ConnectField: lambda value: _text_map(value, CONNECT_CHARACTERS_MAX),
+    ArgumentField: _argument,
+    ImageField: _matching(_IMAGE, "an image such as ghcr.io/org/name:tag"),
+    SshKeyField: _matching(_SSH_KEY, "a public key such as ssh-ed25519 AAAA... name"),
+    EnvField: _environment,
 }
 assert _READERS.keys() == SCHEMAS.keys(), "every field is read and documented"

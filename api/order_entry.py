@@ -24,6 +24,7 @@ from api.wire import (
     ResultView,
     bid_view,
 )
+from api.wire_workloads import content_of
 from auction.bidding import PlacedBid
 from auction.commands import AmendBid, CancelBid, Command, PlaceBid
 from auction.core import Core
@@ -58,6 +59,7 @@ async def placing(services: Services, principal: Principal, body: PlaceBidBody) 
         labels=body.labels or {},
         key=principal.key,
         unconfirmed_max=await _unconfirmed_max(services, body.market, body.confirm_limit),
+        workload=content_of(body.ssh_public_key, body.payload),
     )
 
 

@@ -119,6 +119,9 @@ PROBLEMS: dict[str, Kind] = {
     "unknown_field": Kind(422, "A field does not exist", "Remove it; /openapi.json lists the fields."),
     "missing_field": Kind(422, "A field is missing", "Add it; /openapi.json lists the fields."),
     "nothing_to_change": Kind(422, "Nothing to change", "Send at least one field."),
+    "payload_invalid": Kind(
+        422, "Not a payload", "Send a command, an image or both, 16 KiB as JSON at most, keys included."
+    ),
     "price_not_on_increment": Kind(
         422, "The price is between two steps", "Use `below` or `above`, the nearest legal prices."
     ),

@@ -19,12 +19,14 @@ from api.fields import (
     LabelsField,
     PriceField,
     RunSeconds,
+    SshKeyField,
     TickNumber,
     TimeoutSeconds,
     format_instant,
     format_instant_or_none,
     format_price_or_none,
 )
+from api.wire_workloads import PayloadBody
 from auction.core import Explanation
 from auction.model import (
     BID_FINAL,
@@ -72,6 +74,8 @@ class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     client_bid_id: ClientBidIdField | None = None
     labels: LabelsField | None = None
     confirm_limit: bool = False  # the limit is meant, though it is far above the market's price
+    ssh_public_key: SshKeyField | None = None
+    payload: PayloadBody | None = None  # what its nodes are to run
 
 
 class AmendBidBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,6 +166,7 @@ class BidView(Struct, frozen=True):
     client_bid_id: str | None
     key: str | None
     labels: dict[str, str]
+    payload_sha256: str | None  # GET /v1/bids/{id}/payload has it
     paused: bool
     version: int
     created_at: str
@@ -323,6 +328,7 @@ def bid_view(
         client_bid_id=bid.client_bid_id,
         key=bid.key,
         labels=bid.labels,
+        payload_sha256=bid.workload,
         paused=bid.is_paused,
         version=bid.version,
         created_at=format_instant(bid.created_at_us),

@@ -19,6 +19,7 @@ from api.fields import (
     format_instant_or_none,
 )
 from api.wire import LeaseView, NoticeView, ProblemView
+from api.wire_workloads import PayloadView, WorkloadView
 from auction.model import Lease, Node, Notice, Offer
 from auction.units import format_microusd
 
@@ -143,7 +144,9 @@ class InventoryBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReportLeaseBody(Struct, frozen=True, forbid_unknown_fields=True):
-    state: Literal["started", "drained", "stopped", "failed"]
+    """`finished`: the payload ended by itself, and with it the lease; `connect` may add its exit code."""
+
+    state: Literal["started", "drained", "finished", "stopped", "failed"]
     connect: ConnectField | None = None
 
 
@@ -161,6 +164,8 @@ class DesiredLease(Struct, frozen=True):
     state: str
     gpu_indices: list[int]
     notice: DesiredNotice | None
+    ssh_public_key: str | None = None
+    payload: PayloadView | None = None
 
 
 class DesiredNode(Struct, frozen=True):
@@ -213,8 +218,8 @@ def offer_view(offer: Offer) -> OfferView:
     )
 
 
-def desired_lease(lease: Lease, notice: Notice | None) -> DesiredLease:
+def desired_lease(lease: Lease, notice: Notice | None, workload: WorkloadView) -> DesiredLease:
     shown = None
     if notice is not None:
         shown = DesiredNotice(notice.id, notice.reason, format_instant(notice.reclaim_at_us), notice.state)
-    return DesiredLease(lease.id, lease.state, lease.gpus, shown)
+    return DesiredLease(lease.id, lease.state, lease.gpus, shown, workload.ssh_public_key, workload.payload)

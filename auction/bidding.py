@@ -23,6 +23,7 @@ from auction.model import (
 )
 from auction.state import State
 from auction.units import Amount
+from auction.workloads import digest_of
 
 # What a bid takes over as it was asked.
 PLACED_FIELDS = (
@@ -44,7 +45,7 @@ def is_same_bid(bid: Bid, command: PlaceBid) -> bool:
     A bid that was amended since differs in its version; what it was placed with is not kept, so only
     the market, which never changes, is compared then.
     """
-    if bid.market != command.market:
+    if bid.market != command.market or bid.workload != _digest(command):
         return False
     if command.time_in_force is not TimeInForce.IOC and bid.valid_until_tick != command.valid_until_tick:
         return False
@@ -58,6 +59,10 @@ def repeat_of(bid: Bid, command: PlaceBid) -> PlacedBid:
     raise Rejection(
         "client_bid_id_conflict", f"client_bid_id {command.client_bid_id!r} names another bid", bid=bid.id
     )
+
+
+def _digest(command: PlaceBid) -> str | None:
+    return None if command.workload is None else digest_of(command.workload)
 
 
 def place(state: State, command: PlaceBid) -> PlacedBid:
@@ -75,11 +80,14 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
         updated_at_us=state.now_us,
         client_bid_id=command.client_bid_id,
         key=command.key,
+        workload=_digest(command),
         valid_until_tick=market.tick + 1 if is_ioc else command.valid_until_tick,
         **{name: getattr(command, name) for name in PLACED_FIELDS},
     )
     state.next_bid_seq += 1
     state.add_bid(bid)
+    if command.workload is not None and bid.workload is not None:
+        state.changes.workloads[bid.account, bid.workload] = command.workload
     held = billing.adjust_hold(state, bid, hold)
     assert held, "admission has checked the funds"
     leases.sync_bid(state, bid)
@@ -194,6 +202,12 @@ def cancel_bid(state: State, bid: Bid, *, release: bool) -> None:
 def release(state: State, command: ReleaseLease) -> Lease:
     """Give a lease back: it ends now, and its bid asks for that much less."""
     lease = admission.own_lease(state, command.lease, command.account)
+    give_back(state, lease)
+    return lease
+
+
+def give_back(state: State, lease: Lease) -> None:
+    """End a lease that its tenant needs no longer."""
     bid = state.bids[lease.bid]
     if bid.status is not BidStatus.EXHAUSTED:
         left = bid.gpus - lease.gpu_count
@@ -212,7 +226,6 @@ def release(state: State, command: ReleaseLease) -> Lease:
             leases.sync_bid(state, bid)
     else:
         leases.end(state, lease, EndReason.RELEASED)
-    return lease
 
 
 def test_notice(state: State, command: TestNotice) -> Notice:

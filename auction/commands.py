@@ -30,6 +30,7 @@ class PlaceBid(Struct, frozen=True, tag=True):
     on_preempt: OnPreempt = OnPreempt.REQUEUE
     key: str | None = None  # that asks; None: the market itself, or a journal from before keys had limits
     unconfirmed_max: Price | None = None  # a limit above it must be confirmed; None: any is
+    workload: bytes | None = None  # what its nodes are to run (workloads.py)
 
 
 class AmendBid(Struct, frozen=True, tag=True):

@@ -5,7 +5,7 @@ late with its heartbeat gets nothing new, one that is lost loses its leases; eit
 after its last good heartbeat. GPUs that did not come back clean are not lent.
 """
 
-from auction import admission, leases
+from auction import admission, bidding, leases
 from auction.commands import FenceGpus, ReportLease, ReportNode
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
@@ -86,7 +86,7 @@ def _lose(state: State, lost: list[Lease]) -> None:
 
 
 def report_lease(state: State, command: ReportLease) -> Lease:
-    """A node's agent reports: started (the bill begins), drained, stopped or failed."""
+    """A node's agent reports: started (the bill begins), drained, finished, stopped or failed."""
     lease = state.leases.get(command.lease)
     if lease is None or lease.owner != command.account:
         raise NotFound("lease")
@@ -105,8 +105,17 @@ def report_lease(state: State, command: ReportLease) -> Lease:
             lease.drained_at_us = state.now_us
             state.touch(lease)
         return lease
+    if command.state == "finished":
+        if state.bids[lease.bid].workload is None:
+            raise Rejection("invalid_transition", "the bid has no payload that could finish")
+        lease.connect = lease.connect | dict(command.connect)
+        state.touch(lease)
+        bidding.give_back(state, lease)
+        return lease
     if command.state not in ("stopped", "failed"):
-        raise Rejection("state_unknown", "state is started, drained, stopped or failed", pointer="/state")
+        raise Rejection(
+            "state_unknown", "state is started, drained, finished, stopped or failed", pointer="/state"
+        )
     under_notice = lease.notice is not None and command.state == "stopped"
     if under_notice:
         assert lease.notice is not None

@@ -51,6 +51,7 @@ class MemoryShard:
         self.journal: list[JournalEntry] = []
         self.transfers: list[Transfer] = []
         self.balances: dict[int, int] = {ledger_account(0, code): 0 for code in OPERATOR_CODES}
+        self.workloads: dict[tuple[str, str], bytes] = {}
         self.charged: set[tuple[str, int, TransferCode]] = set()
         self.usage: dict[str, list[Usage]] = {}
         self.ticks: dict[str, list[Tick]] = {}
@@ -89,6 +90,7 @@ class MemoryStore:
             shard.next_seq = entry.seq + 1
         for kind, entities in _entities(changes):
             shard.rows[kind].update({key: _copy(entity) for key, entity in entities.items()})
+        shard.workloads |= changes.workloads
         shard.balances = balances
         shard.charged |= charged
         shard.transfers += changes.transfers

@@ -290,6 +290,7 @@ class Bid(Struct):
     client_bid_id: str | None = None
     key: str | None = None  # that placed it: its limits bind it
     labels: dict[str, str] = field(default_factory=dict)
+    workload: str | None = None  # digest of what its nodes are to run (workloads.py)
     filled_gpus: int = 0  # on nodes now: starting, running or noticed
     awarded_gpus: int = 0  # the fill of the last tick
     held: Amount = Amount(0)

@@ -60,6 +60,7 @@ class Changes(Struct):
     markets: dict[str, Market] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     offers: dict[str, Offer] = field(default_factory=dict)
+    workloads: dict[tuple[str, str], bytes] = field(default_factory=dict)  # content by (account, digest)
     bids: dict[str, Bid] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     notices: dict[str, Notice] = field(default_factory=dict)

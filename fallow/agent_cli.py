@@ -42,6 +42,23 @@ def agent() -> None:
     type=click.IntRange(0, 65_535),
     help="Serve EC2's spot metadata paths on this loopback port; 0 lets the system choose.",
 )
+@click.option(
+    "--driver",
+    type=click.Choice(["none", "exec", "docker", "podman"]),
+    default="none",
+    show_default=True,
+    help="What runs tenants' payloads: nothing but your hooks, this machine itself, or containers.",
+)
+@click.option(
+    "--run-as", metavar="USER", help="exec: the user that payloads run as; as root you must say one."
+)
+@click.option(
+    "--public-host", help="Containers: where tenants reach published ports. [default: this host's name]"
+)
+@click.option("--default-image", help="Containers: for payloads that name none, and for ssh alone.")
+@click.option(
+    "--container-option", multiple=True, help="Containers: goes to every `run`, e.g. --shm-size=32g."
+)
 @click.option("--unfence", is_flag=True, help="The GPUs that did not come back clean are in order again.")
 @click.option("--verbose", is_flag=True)
 def run(
@@ -52,6 +69,11 @@ def run(
     hooks: Path | None,
     state_dir: Path,
     metadata_port: int | None,
+    driver: str,
+    run_as: str | None,
+    public_host: str | None,
+    default_image: str | None,
+    container_option: tuple[str, ...],
     unfence: bool,
     verbose: bool,
 ) -> None:
@@ -62,6 +84,8 @@ def run(
                              CUDA_VISIBLE_DEVICES in its environment; what it prints may be
                              {"connect": {"host": ..., "port": ...}}, which its tenant sees.
     A preemption notice      on_drain, until `reclaim_at` at most; then on_stop.
+    A payload (--driver)     runs after on_start, gets SIGTERM after on_drain and SIGKILL at `reclaim_at`;
+                             when it ends by itself, so do its lease and the bill.
     A lease that has ended   on_stop. GPUs that do not come back clean are lent no more (--unfence).
 
     A hook may be run again after the agent has died. Exit codes: 0 stopped, 2 usage, 3 refused, 4 wrong key,
@@ -74,7 +98,21 @@ def run(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    options = Options(server, key, node, fake_gpus, hooks, state_dir, metadata_port, unfence)
+    options = Options(
+        server,
+        key,
+        node,
+        fake_gpus,
+        hooks,
+        state_dir,
+        metadata_port,
+        unfence,
+        driver,
+        run_as,
+        public_host,
+        default_image,
+        container_option,
+    )
     try:
         asyncio.run(serve(options))
     except NoGpus as reason:

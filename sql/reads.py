@@ -236,6 +236,10 @@ class Reader:
         )
         return nodes, leases, notices
 
+    async def workloads(self, bids: Sequence[str]) -> dict[str, bytes]:
+        """Return what the nodes of these bids are to run, by bid; whoever owns them."""
+        return {row["id"]: row["content"] for row in await self._fetch(query("workloads"), bids)}
+
     async def owned_lease(self, account: str, lease: str) -> Lease | None:
         """Return a lease on one of this owner's nodes."""
         return _first(await self._select(Lease, "WHERE owner = $1 AND id = $2", account, lease))

@@ -168,6 +168,10 @@ class PostgresStore:
         await _upsert(connection, Market, changes.markets)
         await _upsert(connection, Node, changes.nodes)
         await _upsert(connection, Offer, changes.offers)
+        if changes.workloads:
+            accounts, digests = zip(*changes.workloads, strict=True)
+            contents = list(changes.workloads.values())
+            await connection.execute(query("insert_workloads"), accounts, digests, contents)
         await _upsert(connection, Bid, changes.bids)
         await _upsert(connection, Lease, changes.leases)
         if changes.leases:

@@ -15,6 +15,8 @@ from tempfile import TemporaryFile
 import msgspec
 from msgspec import Struct
 
+from api.wire_workloads import PayloadView
+
 OUTPUT_BYTES_MAX = 64 * 1024
 HOOKS = ("on_start", "on_drain", "on_stop")
 
@@ -31,6 +33,8 @@ class Order(Struct, frozen=True, omit_defaults=True):
     gpu_uuids: list[str]
     reason: str | None = None
     reclaim_at: str | None = None
+    ssh_public_key: str | None = None
+    payload: PayloadView | None = None
 
 
 class _Output(Struct, frozen=True):

@@ -27,10 +27,11 @@ class Held(Struct):
     phase: Phase
     reclaim_at_us: int | None = None  # of its notice
     connect: dict[str, str] = field(default_factory=dict)
+    has_payload: bool = False  # that the agent's driver has started, or was about to
 
 
 class Report(Struct, frozen=True):
-    """What is still to be told: started, drained, stopped or failed."""
+    """What is still to be told: started, drained, finished, stopped or failed."""
 
     lease: str
     state: str
@@ -44,6 +45,7 @@ class Memory(Struct):
     held: dict[str, Held] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
     fenced: list[int] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)  # leases that the market has not heard of yet: not again
 
 
 class Journal:

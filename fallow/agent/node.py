@@ -18,6 +18,7 @@ from fallow.agent.hooks import HookFailed, Order, run_hook
 from fallow.agent.inventory import Gpu, Inventory, NoGpus
 from fallow.agent.journal import Held, Journal, Phase, Report
 from fallow.agent.link import ContactLost, Link, Refused
+from fallow.agent.payloads import Driver, DriverFailed, Job, PayloadRefused
 from fallow.agent.reconcile import Act, Step, Wanted, steps
 
 POLL_SECONDS = 20  # how long the market holds an unchanged desired state back
@@ -28,6 +29,8 @@ STOP_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 3_600.0
 CLEAN_LOOKS = 10  # a second apart: a driver notices late that a process has ended
 REPORTS_MAX = 10_000
+PAYLOAD_LOOK_SECONDS = 2.0
+RELEASE_GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL where there was no notice
 
 _logger = logging.getLogger("fallow.agent")
 
@@ -44,6 +47,7 @@ class Agent:
         clock: Clock,
         *,
         hooks: Path | None = None,
+        driver: Driver | None = None,
     ) -> None:
         self._link = link
         self._journal = journal
@@ -52,7 +56,9 @@ class Agent:
         self._uuids = {gpu.index: gpu.uuid for gpu in gpus}
         self._clock = clock
         self._hooks = hooks
+        self._driver = driver
         self._wanted: dict[str, Wanted] | None = None
+        self._workloads: dict[str, DesiredLease] = {}
         self._revision: str | None = None
         self._busy: dict[str, tuple[Act, asyncio.Task[None]]] = {}
         self._fenced_told: list[int] | None = None
@@ -70,7 +76,7 @@ class Agent:
         than there are.
         """
         await self._enrol()
-        loops = (self._beat(), self._watch(), self._work())
+        loops = (self._beat(), self._watch(), self._work(), self._look_after_payloads())
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             await asyncio.gather(*tasks)
@@ -120,7 +126,10 @@ class Agent:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._revision, self.in_contact = desired.revision, True
-            self._wanted = {lease.id: _wanted(lease) for node in desired.nodes for lease in node.leases}
+            leases = [lease for node in desired.nodes for lease in node.leases]
+            self._memory.ended = [ended for ended in self._memory.ended if ended in {x.id for x in leases}]
+            self._workloads = {lease.id: lease for lease in leases}
+            self._wanted = {x.id: _wanted(x) for x in leases if x.id not in self._memory.ended}
             self._learn()
 
     def _learn(self) -> None:
@@ -141,6 +150,27 @@ class Agent:
                 self._begin(step)
             await self._tell()
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_after_payloads(self) -> None:
+        """A payload that has ended ends its lease, and so the bill."""
+        while self._driver is not None:
+            await asyncio.sleep(PAYLOAD_LOOK_SECONDS)
+            for lease in list(self.held.values()):
+                if lease.phase is not Phase.RUNNING or not lease.has_payload or lease.id in self._busy:
+                    continue
+                try:
+                    code = await self._driver.exit_code(lease.id)
+                except DriverFailed as failure:
+                    _logger.warning("lease %s: %s", lease.id, failure)
+                    continue
+                if code is not None and lease.phase is Phase.RUNNING and lease.id not in self._busy:
+                    self._finish(lease, code)
+
+    def _finish(self, lease: Held, exit_code: int) -> None:
+        _logger.info("the payload of %s ended with status %d", lease.id, exit_code)
+        lease.phase = Phase.STOPPING
+        lease.connect = lease.connect | {"exit_code": str(exit_code)}
+        self._report(lease, "finished")
 
     # -- acting ------------------------------------------------------------------------------------
 
@@ -181,7 +211,12 @@ class Agent:
     async def _start(self, lease: Held) -> None:
         try:
             lease.connect = await run_hook(self._hooks, "on_start", self._order(lease), START_SECONDS_MAX)
-        except HookFailed as failure:
+            lease.connect |= await self._run_payload(lease)
+        except PayloadRefused as refusal:
+            _logger.info("lease %s: %s", lease.id, refusal)
+            self._finish(lease, refusal.exit_code)
+            return
+        except (HookFailed, DriverFailed) as failure:
             _logger.warning("lease %s: %s", lease.id, failure)
             self._fence(lease)
             self._report(lease, "failed")
@@ -191,12 +226,34 @@ class Agent:
         lease.phase = Phase.RUNNING
         self._report(lease, "started")
 
+    async def _run_payload(self, lease: Held) -> dict[str, str]:
+        workload = self._workloads.get(lease.id)
+        if self._driver is None or workload is None:
+            return {}
+        uuids = self._order(lease).gpu_uuids
+        job = Job(lease.id, uuids, workload.ssh_public_key, workload.payload)
+        if not self._driver.runs(job):
+            return {}
+        if lease.phase is Phase.DRAINED:  # it runs again, from the beginning
+            await self._driver.end(lease.id, 0)
+            await self._driver.forget(lease.id)
+        lease.phase, lease.has_payload = Phase.STARTING, True
+        self._journal.save()
+        return await self._driver.start(job)
+
     async def _drain(self, lease: Held) -> None:
         assert lease.reclaim_at_us is not None
         left_s = (lease.reclaim_at_us - self._clock.now_us()) / MICROSECONDS_PER_SECOND
         try:
             await run_hook(self._hooks, "on_drain", self._order(lease), min(left_s, DRAIN_SECONDS_MAX))
-        except HookFailed as failure:
+            reclaim_at_us = self.held[lease.id].reclaim_at_us
+            if reclaim_at_us is None:  # the notice was withdrawn while the hook ran
+                lease.phase = Phase.RUNNING
+                self._journal.save()
+                return
+            left_s = (reclaim_at_us - self._clock.now_us()) / MICROSECONDS_PER_SECOND
+            await self._end_payload(lease, left_s)
+        except (HookFailed, DriverFailed) as failure:
             _logger.warning("lease %s: %s", lease.id, failure)
         lease.phase = Phase.DRAINED
         self._report(lease, "drained")
@@ -205,17 +262,26 @@ class Agent:
         lease.phase = Phase.STOPPING
         self._journal.save()
         try:
+            await self._end_payload(lease, RELEASE_GRACE_SECONDS if lease.reclaim_at_us is None else 0)
             await run_hook(self._hooks, "on_stop", self._order(lease), STOP_SECONDS_MAX)
+            if self._driver is not None:
+                await self._driver.forget(lease.id)
             is_clean = await self._is_clean(lease)
-        except HookFailed as failure:
+        except (HookFailed, DriverFailed) as failure:
             _logger.warning("lease %s: %s", lease.id, failure)
             is_clean = False
         if not is_clean:
             self._fence(lease)
         if lease.reclaim_at_us is not None:
             self._report(lease, "stopped")
+        if self._wanted is None or self._wanted.pop(lease.id, None) is not None:
+            self._memory.ended.append(lease.id)
         del self.held[lease.id]
         self._journal.save()
+
+    async def _end_payload(self, lease: Held, grace_seconds: float) -> None:
+        if self._driver is not None:
+            await self._driver.end(lease.id, grace_seconds)
 
     async def _is_clean(self, lease: Held) -> bool:
         """Say whether nobody computes on the lease's GPUs any more, after a moment for the driver."""
@@ -236,18 +302,23 @@ class Agent:
 
     def _order(self, lease: Held) -> Order:
         wanted = (self._wanted or {}).get(lease.id)
+        workload = self._workloads.get(lease.id)
         return Order(
             lease=lease.id,
             gpu_indices=lease.gpu_indices,
             gpu_uuids=[self._uuids[index] for index in lease.gpu_indices if index in self._uuids],
             reason=None if wanted is None else wanted.reason,
             reclaim_at=None if lease.reclaim_at_us is None else format_instant(lease.reclaim_at_us),
+            ssh_public_key=None if workload is None else workload.ssh_public_key,
+            payload=None if workload is None else workload.payload,
         )
 
     # -- telling -----------------------------------------------------------------------------------
 
     def _report(self, lease: Held, state: str) -> None:
-        self._memory.reports.append(Report(lease.id, state, lease.connect if state == "started" else {}))
+        self._memory.reports.append(
+            Report(lease.id, state, lease.connect if state in ("started", "finished") else {})
+        )
         del self._memory.reports[:-REPORTS_MAX]
         self._journal.save()
 

@@ -58,5 +58,7 @@ def _act(own: Held | None, asked: Wanted | None, now_us: int, *, is_known: bool)
     if own.phase is Phase.STARTING:
         return Act.START
     if own.phase is Phase.DRAINED:
-        return Act.STOP if reclaim_at_us is not None else None
+        if reclaim_at_us is not None:
+            return Act.STOP
+        return Act.START if own.has_payload else None  # the notice was withdrawn: it runs again
     return Act.DRAIN if reclaim_at_us is not None else None

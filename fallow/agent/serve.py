@@ -5,6 +5,7 @@ Stopping the agent stops no lease: payloads run on, and the next agent takes the
 
 import asyncio
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,10 +15,12 @@ from aiohttp import web
 from msgspec import Struct
 
 from auction.clock import SystemClock
+from fallow.agent.containers import ContainerDriver
 from fallow.agent.inventory import find_inventory
 from fallow.agent.link import Link
 from fallow.agent.metadata import metadata_app
 from fallow.agent.node import Agent, read_journal
+from fallow.agent.payloads import Driver, ExecDriver
 
 
 class Options(Struct, frozen=True):
@@ -31,6 +34,25 @@ class Options(Struct, frozen=True):
     state_dir: Path = Path("/var/lib/fallow/agent")
     metadata_port: int | None = None
     unfence: bool = False
+    driver: str = "none"
+    run_as: str | None = None
+    public_host: str | None = None
+    default_image: str | None = None
+    container_options: tuple[str, ...] = ()
+
+
+def _driver(options: Options) -> Driver | None:
+    if options.driver == "none":
+        return None
+    if options.driver == "exec":
+        return ExecDriver(options.state_dir / "payloads", options.run_as)
+    return ContainerDriver(
+        options.driver,
+        host=options.public_host or socket.getfqdn(),
+        default_image=options.default_image,
+        options=options.container_options,
+        has_gpus=options.fake_gpus is None,
+    )
 
 
 async def serve(options: Options) -> None:
@@ -43,7 +65,8 @@ async def serve(options: Options) -> None:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         link = Link(session, options.server, options.key)
-        agent = Agent(link, journal, inventory, gpus, SystemClock(), hooks=options.hooks)
+        driver = _driver(options)
+        agent = Agent(link, journal, inventory, gpus, SystemClock(), hooks=options.hooks, driver=driver)
         port = None
         if options.metadata_port is not None:
             runner = web.AppRunner(metadata_app(lambda: agent.held), access_log=None)

@@ -14,8 +14,8 @@ from fallow.agent.journal import Held, Journal, Phase, Report
 from fallow.agent.reconcile import Act, Wanted, steps
 
 
-def held(phase, reclaim_at_us=None):
-    return {"l": Held("l", [0], phase, reclaim_at_us)}
+def held(phase, reclaim_at_us=None, *, has_payload=False):
+    return {"l": Held("l", [0], phase, reclaim_at_us, has_payload=has_payload)}
 
 
 def wanted(state, reclaim_at_us=None):
@@ -38,6 +38,8 @@ def wanted(state, reclaim_at_us=None):
         (held(Phase.RUNNING, 200), wanted("running"), None),  # the notice was withdrawn
         (held(Phase.DRAINED, 200), wanted("noticed", 200), Act.STOP),
         (held(Phase.DRAINED, 200), wanted("running"), None),
+        (held(Phase.DRAINED, 200, has_payload=True), wanted("running"), Act.START),
+        (held(Phase.DRAINED, 200, has_payload=True), wanted("noticed", 200), Act.STOP),
         (held(Phase.STOPPING), wanted("running"), Act.STOP),
         # Out of reach: payloads run on, known notices keep their time.
         (held(Phase.RUNNING), None, None),
