@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from auction.model import Event
 from sql.reads import Reader
+from sql.scope import acting, tenant
 
 CATCH_UP_EVENTS = 200
 
@@ -26,7 +27,8 @@ class AccountFeed:
     async def catch_up(self) -> None:
         """Tell what is stored, page by page; raises Unavailable."""
         while True:
-            events = await self._reader.events_after(self.account, self.seq, CATCH_UP_EVENTS)
+            with acting(tenant(self.account)):
+                events = await self._reader.events_after(self.account, self.seq, CATCH_UP_EVENTS)
             for event in events:
                 await self._next(event)
             if len(events) < CATCH_UP_EVENTS:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from api.call import Call, Reply
 from api.fields import Cursor, IdField, WaitSeconds, is_object_id
 from api.routes import NoBody, NoQuery, route
+from api.services import Services
 from api.wire import LeaseView, lease_view
 from api.wire_supply import (
     DesiredNode,
@@ -31,7 +32,6 @@ from api.wire_workloads import workload_view
 from auction.commands import EnrolNode, FenceGpus, ReportLease
 from auction.errors import NotFound, Rejection
 from auction.model import Lease, Node, NodeState
-from sql.reads import Reader
 
 # Leases' events go to their tenants, not to the owner, so a waiting agent looks again this often.
 POLL_SECONDS = 0.5
@@ -81,14 +81,14 @@ async def put_inventory(call: Call[InventoryBody, NoQuery]) -> Reply[NodeView]:
 async def get_desired(call: Call[NoBody, DesiredQuery]) -> Reply[DesiredView]:
     """Tell what should run on your nodes; with `wait_seconds`, once it differs from `revision`."""
     query, services = call.query, call.services
-    desired = await _desired(services.reader, call.account, query.node)
+    desired = await _desired(services, call.account, query.node)
     if query.node is not None and not desired.nodes:
         raise NotFound("node")
     with suppress(TimeoutError):
         async with services.patience(query.wait_seconds):
             while query.wait_seconds and desired.revision == query.revision:
                 await asyncio.sleep(POLL_SECONDS)
-                desired = await _desired(services.reader, call.account, query.node)
+                desired = await _desired(services, call.account, query.node)
     return call.reply(desired)
 
 
@@ -109,10 +109,11 @@ async def report_lease(call: Call[ReportLeaseBody, NoQuery]) -> Reply[LeaseView]
     return await call.submit(command, view, absent=absent)
 
 
-async def _desired(reader: Reader, account: str, node: str | None) -> DesiredView:
-    nodes, leases, notices = await reader.desired(account, node)
+async def _desired(services: Services, account: str, node: str | None) -> DesiredView:
+    nodes, leases, notices = await services.reader.desired(account, node)
     by_lease = {notice.lease: notice for notice in notices}
-    contents = await reader.workloads([lease.bid for lease in leases])
+    # The payloads are the tenants', and their nodes are to run them.
+    contents = await services.system.workloads([lease.bid for lease in leases])
     shown = [
         DesiredNode(
             found.id,

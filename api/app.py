@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
-import asyncpg
 from aiohttp import WSCloseCode, web
 
 from api import (
@@ -47,6 +46,7 @@ from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from sql.reads import Reader
+from sql.scope import EVERYBODY, Pool
 from sql.target_store import TargetStore
 from sql.webhook_outbox import WebhookOutbox
 from sql.webhook_store import WebhookStore
@@ -74,11 +74,12 @@ ROUTES: list[Route] = routes_of(
 )
 
 
-def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Config) -> web.Application:
+def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
     """Return the application that serves `engine`; the caller starts and stops engine and pool."""
-    reader = Reader(pool)
+    reader, everybody = Reader(pool), pool.fixed(EVERYBODY)
+    system = Reader(everybody)
     authenticator = Authenticator(
-        reader, engine.clock, is_demo=config.is_demo, cache_seconds=config.key_cache_seconds
+        system, engine.clock, is_demo=config.is_demo, cache_seconds=config.key_cache_seconds
     )
     app = web.Application(
         middlewares=[boundary],
@@ -91,23 +92,23 @@ def build_app(engine: Engine, pool: "asyncpg.Pool[asyncpg.Record]", config: Conf
         degraded_seconds=config.node_degraded_seconds,
         offline_seconds=config.node_offline_seconds,
     )
-    sender = WebhookSender(engine, WebhookOutbox(pool), lambda: open_session(config.reach))
-    target_store = TargetStore(pool, reader)
+    sender = WebhookSender(engine, WebhookOutbox(everybody), lambda: open_session(config.reach))
     app[SERVICES] = Services(
         engine,
         reader,
+        system,
         authenticator,
         config,
         nodes,
         set(),
         WebhookStore(pool),
         sender,
-        Records(reader),
-        Reconciliation(reader),
+        Records(system),
+        Reconciliation(system),
         RateLimiter(config.rates, lambda: asyncio.get_running_loop().time()),
         Doorway(config),
-        target_store,
-        TargetRunner(engine, target_store, reader),
+        TargetStore(pool, reader),
+        TargetRunner(engine, TargetStore(everybody, system), system),
     )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))

@@ -27,6 +27,7 @@ from api.tick_messages import tick_message
 from auction.errors import Rejection, Unavailable
 from auction.model import Event, Tick
 from auction.publisher import Subscription
+from sql.scope import acting, tenant
 
 MARKETS_MAX = 256
 RETRY_MILLISECONDS = 1_000  # when a client cut off may come again
@@ -194,7 +195,8 @@ async def _position(services: Services, account: str | None, last: str | None) -
         raise Rejection("malformed_header", "Last-Event-ID: expected the id of an event of this stream")
     if account is None:
         return 0  # ticks are conflated: whoever comes back gets the newest ones
-    stored = await services.reader.account(account)
+    with acting(tenant(account)):
+        stored = await services.reader.account(account)
     head = stored.event_seq if stored is not None else 0
     after = head if last is None else int(last)
     if after > head:

@@ -16,6 +16,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from api.admit import admit
+from api.auth import Principal
 from api.call import Call, Reply, respond
 from api.codec import codec_for_answer
 from api.fields import decode_field
@@ -23,6 +24,7 @@ from api.intake import read_body
 from api.rate_limits import BATCH_COST, Bucket
 from api.services import SERVICES
 from auction.errors import Rejection
+from sql.scope import EVERYBODY, PUBLIC, Scope, acting, tenant
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Reply[Any]]]
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
@@ -77,7 +79,15 @@ class Route:
         if request.method != "GET":
             raw, body = await read_body(request, services.config, self.body, is_batch=self.is_batch)
         call = Call(request, services, codec, principal, body, query, raw, self.status)
-        return respond(await self.handler(call), codec)
+        with acting(self._reach(principal)):
+            return respond(await self.handler(call), codec)
+
+    def _reach(self, principal: Principal | None) -> Scope:
+        """Whose rows its statements may see."""
+        if principal is None:
+            return PUBLIC
+        is_operators = self.scope is not None and self.scope.startswith("operator:")
+        return EVERYBODY if is_operators else tenant(principal.account)
 
 
 def route(

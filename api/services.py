@@ -31,7 +31,8 @@ class Services:
     """The engine to ask, the reader to look things up with, and who may do so."""
 
     engine: Engine
-    reader: Reader
+    reader: Reader  # sees what the asking tenant may see
+    system: Reader  # sees everybody's rows
     authenticator: Authenticator
     config: Config
     watch: NodeWatch

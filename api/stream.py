@@ -55,6 +55,7 @@ from api.wire_stream import (
 from auction.errors import NotFound, Rejection, Unavailable
 from auction.ids import random_id
 from auction.model import Event
+from sql.scope import acting, tenant
 
 MESSAGE_BYTES_MAX = 64 * 1024  # before authentication; then a batch may be as large as over HTTP
 REVOCATION_CHECK_SECONDS = 1.0
@@ -241,7 +242,8 @@ class Session:
             raise Closing(CLOSE_FORBIDDEN, "the account channel needs bids:read or supply:read")
         account, reader = self._principal.account, self._services.reader
         async with self._account_lock:
-            stored = await reader.account(account)
+            with acting(tenant(account)):
+                stored = await reader.account(account)
             head = stored.event_seq if stored is not None else 0
             seq = head if message.after_seq is None else message.after_seq
             if seq > head:

@@ -50,6 +50,7 @@ from auction.core import Core
 from auction.errors import Rejection, Unavailable
 from auction.model import BID_FINAL, Bid
 from auction.ports import Answer
+from sql.scope import acting, tenant
 
 IN_FLIGHT_MAX = 1_000  # commands of one connection
 FORGET_ABOVE_BIDS = 1_000  # then bids that have ended are forgotten
@@ -101,7 +102,8 @@ class OrderEntry:
         try:
             principal = await self._principal(key)
             self._charge(principal, message)
-            order = await self._order(principal, message)
+            with acting(tenant(principal.account)):
+                order = await self._order(principal, message)
             places = min(max(1, len(order.commands)), IN_FLIGHT_MAX)
             await self._take(places)
         except Closing:
@@ -112,7 +114,8 @@ class OrderEntry:
         placed = {command.bid: command.market for command in order.commands if isinstance(command, PlaceBid)}
         self._remember(placed)
         # Tasks begin in the order made, and the first thing that this one does is to enter the inbox.
-        task = asyncio.create_task(self._decide(message.id, order, places, placed))
+        with acting(tenant(principal.account)):
+            task = asyncio.create_task(self._decide(message.id, order, places, placed))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-import asyncpg
 from aiohttp import web
 
 from api.app import build_app
@@ -36,6 +35,7 @@ from auction.model import LeaseState, Market
 from auction.ports import Store
 from auction.units import MICROSECONDS_PER_SECOND, Amount, Price
 from sql.pool import Database
+from sql.scope import EVERYBODY, Pool
 from sql.webhook_outbox import WebhookOutbox
 
 START_US = 1_700_000_000 * MICROSECONDS_PER_SECOND
@@ -65,7 +65,7 @@ class Venue:
         self.restarts = 0
         self._numbers = 0
         self._stack = AsyncExitStack()
-        self._pool: asyncpg.Pool[asyncpg.Record]
+        self._pool: Pool
         self._outbox: WebhookOutbox
 
     # -- life -------------------------------------------------------------------------------------
@@ -76,7 +76,8 @@ class Venue:
         await self.engine.start()
         pool = await self.database.create_pool()
         stack.push_async_callback(pool.close)
-        self._pool, self._outbox = pool, WebhookOutbox(pool)
+        everybody = pool.fixed(EVERYBODY)
+        self._pool, self._outbox = everybody, WebhookOutbox(everybody)
         self.app = build_app(self.engine, pool, Config(is_demo=True, port=0, node_offline_seconds=10**9))
         runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=1)
         await runner.setup()
@@ -174,7 +175,7 @@ class Venue:
                 continue
             if sender._sends or sender._position != await self._outbox.head():
                 continue
-            if not await self._pool.fetchval(_WEBHOOKS_DUE, now_us):
+            if not (await self._pool.fetch(_WEBHOOKS_DUE, now_us))[0][0]:
                 return
 
     async def next_instant_us(self) -> int:

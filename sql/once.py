@@ -17,6 +17,7 @@ from auction.errors import Rejection, Unavailable
 from auction.ports import Answer, KeyedRequest
 from sql import query
 from sql.reads import READ_SECONDS_MAX
+from sql.scope import Pool
 from sql.store import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     _Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "_Connection"
 
 _LOCK_CLASS = 0x0FA111  # beside sql/store.py's: one such change per account at a time

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from sql.embedded import EmbeddedPostgres
 from sql.migrate import MigrationError, check_durability, migrate, pending
+from sql.scope import ENGINE_ROLE, Pool
 from sql.store import PostgresStore
 
 READERS_MAX = 8
@@ -30,21 +31,27 @@ class Database(Struct, frozen=True):
     arguments: dict[str, Any]
 
     async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        """Open one connection, for the writer."""
+        """Open one connection as whoever owns the tables."""
         return await asyncpg.connect(**self.arguments, timeout=CONNECT_TIMEOUT_S)
 
-    async def create_pool(self) -> asyncpg.Pool[asyncpg.Record]:
-        """Open the readers' pool."""
-        return await asyncpg.create_pool(
+    async def create_pool(self) -> Pool:
+        """Open the readers' pool; what its statements see is told by their scope."""
+        connections = await asyncpg.create_pool(
             **self.arguments,
             min_size=1,
             max_size=READERS_MAX,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=READ_TIMEOUT_S,
+            reset=_keep,
         )
+        return Pool(connections)
 
     def store(self) -> PostgresStore:
-        return PostgresStore(self.connect)
+        return PostgresStore(self._connect_engine)
+
+    async def _connect_engine(self) -> asyncpg.Connection[asyncpg.Record]:
+        settings = {"role": ENGINE_ROLE}
+        return await asyncpg.connect(**self.arguments, server_settings=settings, timeout=CONNECT_TIMEOUT_S)
 
     async def prepare(self, *, apply_migrations: bool) -> list[str]:
         """Check the server's settings and the schema; return the migrations applied now.
@@ -62,6 +69,10 @@ class Database(Struct, frozen=True):
             return []
         finally:
             await connection.close()
+
+
+async def _keep(_: object) -> None:
+    """Every use sets its own role and tenant, so there is nothing to reset."""
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from auction.units import Amount, Price
 from sql import query
 from sql.audit import Finding, audit
 from sql.rows import TABLES, decode_rows, select_columns
+from sql.scope import AUDITOR, Pool
 from sql.store import CONNECTION_ERRORS
 
 READ_SECONDS_MAX = 5.0
@@ -104,7 +105,7 @@ class Slice(Generic[T]):
 class Reader:
     """All reads of the API, over one pool."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     # -- public ------------------------------------------------------------------------------------
@@ -237,7 +238,7 @@ class Reader:
         return nodes, leases, notices
 
     async def workloads(self, bids: Sequence[str]) -> dict[str, bytes]:
-        """Return what the nodes of these bids are to run, by bid; whoever owns them."""
+        """Return what the nodes of these bids are to run, by bid; an owner needs everybody's scope for it."""
         return {row["id"]: row["content"] for row in await self._fetch(query("workloads"), bids)}
 
     async def owned_lease(self, account: str, lease: str) -> Lease | None:
@@ -334,7 +335,7 @@ class Reader:
     async def reconcile(self) -> list[Finding]:
         """Run every check of the audit over committed rows; raises Unavailable and TimeoutError."""
         try:
-            async with self._pool.acquire() as connection:
+            async with self._pool.fixed(AUDITOR).acquire() as connection:
                 return await audit(connection)
         except CONNECTION_ERRORS as error:
             raise Unavailable("storage_unavailable", "the database does not answer") from error

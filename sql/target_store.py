@@ -11,9 +11,10 @@ from auction.errors import NotFound
 from auction.ports import Answer, KeyedRequest
 from auction.targets import Target
 from auction.units import Amount
-from sql.once import Connection, Pool, answering, once
+from sql.once import Connection, answering, once
 from sql.reads import Key, Reader, Slice
 from sql.rows import TABLES, decode_rows, select_columns
+from sql.scope import Pool
 
 _TABLE = TABLES[Target]
 _COLUMNS = select_columns(Target)

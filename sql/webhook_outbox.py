@@ -7,7 +7,7 @@ Invariant: every statement is bounded by a page, a batch, or the number of endpo
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 from msgspec import Struct
@@ -15,11 +15,9 @@ from msgspec import Struct
 from auction.errors import Unavailable
 from auction.model import Event
 from sql import query
+from sql.scope import Pool
 from sql.store import CONNECTION_ERRORS
 from sql.webhook_store import NewDelivery, StoredEvent, delivery_arrays
-
-if TYPE_CHECKING:
-    from sql.once import Pool
 
 PAGE_DELIVERIES_MAX = 1_000
 SWEEP_ROWS_MAX = 5_000
@@ -68,7 +66,7 @@ class Breaker(Struct, frozen=True):
 class WebhookOutbox:
     """What the sender reads and writes. Every method raises Unavailable when the database is away."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def watched(self) -> frozenset[str]:

@@ -16,8 +16,9 @@ from msgspec import Struct
 from auction.errors import NotFound
 from auction.ports import Answer, KeyedRequest
 from sql import query
-from sql.once import Connection, Pool, answering, once
+from sql.once import Connection, answering, once
 from sql.reads import Key, Slice
+from sql.scope import Pool
 
 S = TypeVar("S", bound=Struct)
 

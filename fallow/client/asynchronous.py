@@ -94,8 +94,13 @@ class AsyncClient:
         client_bid_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         confirm_limit: bool | None = None,
+        ssh_public_key: str | None = None,
+        payload: Mapping[str, Any] | None = None,
     ) -> Bid:
-        """Place a bid; it is durable when this returns."""
+        """Place a bid; it is durable when this returns.
+
+        `payload` is what its nodes run: {"command": [...], "image": ..., "env": {...}}.
+        """
         terms = _bid_terms(locals())
         found: Bid = await self._transport.ask("POST", "/v1/bids", Bid, body=terms)
         return found

@@ -46,6 +46,7 @@ class Bid(Struct, frozen=True):
     client_bid_id: str | None
     key: str | None
     labels: dict[str, str]
+    payload_sha256: str | None
     paused: bool
     version: int
     created_at: datetime

@@ -8,8 +8,7 @@ WITH own AS (
     FROM accounts a JOIN ledger_balances b ON b.ledger_account BETWEEN a.number * 8 AND a.number * 8 + 3
     WHERE a.id = $1
 ), span AS (
-    SELECT coalesce((SELECT id FROM transfers WHERE at_us >= $2 ORDER BY at_us, id LIMIT 1), 1::bigint << 62) AS first,
-        coalesce((SELECT id FROM transfers WHERE at_us >= $3 ORDER BY at_us, id LIMIT 1), 1::bigint << 62) AS after
+    SELECT first_transfer_at($2) AS first, first_transfer_at($3) AS after
 ), legs AS (
     SELECT own.pocket, t.code, -t.amount AS amount, t.reference, t.id >= span.after AS is_later
     FROM own CROSS JOIN span JOIN transfers t ON t.debit_account = own.ledger_account AND t.id >= span.first

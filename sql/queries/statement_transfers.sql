@@ -4,8 +4,7 @@ WITH own AS (
     SELECT a.number * 8 + c.code AS ledger_account
     FROM accounts a CROSS JOIN generate_series(2 * $4::int, 2 * $4::int + 1) c(code) WHERE a.id = $1
 ), span AS (
-    SELECT coalesce((SELECT id FROM transfers WHERE at_us >= $2 ORDER BY at_us, id LIMIT 1), 1::bigint << 62) AS first,
-        coalesce((SELECT id FROM transfers WHERE at_us >= $3 ORDER BY at_us, id LIMIT 1), 1::bigint << 62) AS after
+    SELECT first_transfer_at($2) AS first, first_transfer_at($3) AS after
 ), legs AS (
     SELECT 2 * t.id AS leg, t.*, -t.amount AS signed
     FROM own CROSS JOIN span JOIN transfers t ON t.debit_account = own.ledger_account

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -37,7 +38,8 @@ class Venue:
     engine: Engine
     client: TestClient
     config: Config
-    pool: Any
+    pool: Any  # the tests' own, as whoever owns the tables
+    app_pool: Any
     operator: str
     buyer: str = ""
     owner: str = ""
@@ -149,12 +151,14 @@ async def serving(
                 "acct_operator", "test", scopes_of(["operator"]), is_live=False, now_us=engine.clock.now_us()
             )
             await engine.execute(CreateAccount("acct_operator", "operator", ["operator"], key))
-        pool = await database.create_pool()
+        app_pool = await database.create_pool()
+        stack.push_async_callback(app_pool.close)
+        pool = await asyncpg.create_pool(**database.arguments, min_size=0, max_size=4)
         stack.push_async_callback(pool.close)
-        client = TestClient(TestServer(build_app(engine, pool, config), host="127.0.0.1", port=port))
+        client = TestClient(TestServer(build_app(engine, app_pool, config), host="127.0.0.1", port=port))
         await client.start_server()
         stack.push_async_callback(client.close)
-        yield Venue(engine, client, config, pool, operator)
+        yield Venue(engine, client, config, pool, app_pool, operator)
 
 
 @pytest.fixture(scope="session")

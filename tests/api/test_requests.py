@@ -364,7 +364,7 @@ async def test_the_system_pages_answer(venue):
 
 
 async def test_reads_without_a_database_are_unavailable_and_say_when_to_return(venue):
-    await venue.pool.close()
+    await venue.app_pool.close()
     answered = await venue.call("GET", "/v1/bids", venue.buyer)
     assert (answered.status, answered.json["code"]) == (503, "storage_unavailable")
     assert answered.json["retryable"] is True

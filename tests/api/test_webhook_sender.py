@@ -12,6 +12,7 @@ from aiohttp import ClientTimeout
 from api.services import SERVICES
 from api.webhook_messages import DAYS_3_US, own_delivery
 from auction.clock import ManualClock, SystemClock
+from sql.scope import EVERYBODY
 from sql.webhook_outbox import (
     DELIVERIES_KEPT_US,
     PENDING_PER_ENDPOINT_MAX,
@@ -196,7 +197,7 @@ async def test_nothing_is_lost_when_every_connection_of_the_pool_breaks(venue, r
 
 async def test_the_sweep_forgets_in_bounded_batches(venue, clock):
     made = await hook(venue, "http://127.0.0.1:9/", "notice.issued")
-    outbox, pool, now_us = WebhookOutbox(venue.pool), venue.pool, clock.now_us()
+    outbox, pool, now_us = WebhookOutbox(venue.app_pool.fixed(EVERYBODY)), venue.pool, clock.now_us()
     await pool.execute("UPDATE webhook_endpoints SET state = 'disabled', reason = 'owner'")
 
     def message(at_us):

@@ -5,6 +5,7 @@ import pytest
 from auction.price_history import PriceShare
 from sql.owner_reads import NodeDay, node_days, price_record
 from sql.reads import Reader
+from sql.scope import acting, tenant
 from tests.integration.test_schema_refusals import TRANSFER, USAGE, insert
 
 DAY = 20_000
@@ -25,7 +26,8 @@ async def reader(request, server):
     await build(connection, request.param)
     await connection.close()
     pool = await database.create_pool()
-    yield Reader(pool)
+    with acting(tenant("owner")):
+        yield Reader(pool)
     await pool.close()
 
 
