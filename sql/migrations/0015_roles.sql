@@ -16,7 +16,12 @@ BEGIN
             NULL; -- roles are the whole server's: another database of it has made them
         END;
         IF NOT pg_has_role(current_user, role, 'MEMBER') THEN
-            EXECUTE format('GRANT %I TO CURRENT_USER', role);
+            BEGIN
+                EXECUTE format('GRANT %I TO CURRENT_USER', role);
+            EXCEPTION WHEN insufficient_privilege THEN
+                RAISE EXCEPTION 'the role % is another login''s: its administrator must run GRANT % TO %',
+                    role, role, current_user USING ERRCODE = 'insufficient_privilege';
+            END;
         END IF;
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role);
     END LOOP;

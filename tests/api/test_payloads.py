@@ -3,8 +3,9 @@
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -39,6 +40,10 @@ def home():
     path = Path(tempfile.mkdtemp(prefix="fallow-payloads-"))
     path.chmod(0o755)
     yield path
+    # A payload outlives its agent on purpose; it must not outlive its test.
+    for kept in path.glob("payloads/*/keeper"):
+        with suppress(ProcessLookupError):
+            os.kill(int(kept.read_text().split()[0]), signal.SIGUSR1)
     shutil.rmtree(path)
 
 

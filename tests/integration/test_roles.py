@@ -178,13 +178,18 @@ async def test_the_writer_is_the_engines_role(database, owner_of_tables):
 
 
 async def test_an_ordinary_login_that_may_create_roles_can_run_the_market(server):
+    await server.new_database()  # the roles are there, and another login's
     database = await server.new_database(migrated=False)
     admin = await database.connect()
     name = database.arguments["database"]
     await admin.execute(f"CREATE ROLE {name} LOGIN CREATEROLE; ALTER DATABASE {name} OWNER TO {name}")
     await admin.execute(f"GRANT ALL ON SCHEMA public TO {name}")
-    await admin.close()
     ordinary = Database({**database.arguments, "user": name})
+    if await admin.fetchval("SELECT current_setting('server_version_num')::int") >= 160_000:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="GRANT fallow_api TO"):
+            await ordinary.prepare(apply_migrations=True)
+    await admin.execute(f"GRANT fallow_api, fallow_engine, fallow_auditor TO {name}")
+    await admin.close()
     await ordinary.prepare(apply_migrations=True)
     store = ordinary.store()
     await store.acquire()
