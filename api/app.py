@@ -9,6 +9,7 @@ from aiohttp import WSCloseCode, web
 from api import (
     accounts,
     agent,
+    asyncapi,
     bids,
     event_feed,
     history,
@@ -41,7 +42,7 @@ from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
 from api.stream_writer import close_socket
-from api.system import OPENAPI, SYSTEM_ROUTES
+from api.system import ASYNCAPI, OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
@@ -112,6 +113,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
     )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
+    app[ASYNCAPI] = asyncapi.document(version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
     app.router.add_get("/v1/ws", serve_socket)
     app.router.add_get("/v1/stream", serve_stream)

@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from api.fields import format_instant
-from api.wire import bid_view, lease_view, notice_view
-from api.wire_limits import limits_view, warning_view
-from api.wire_market import market_view, tick_view
-from api.wire_money import balance_view, payout_view
-from api.wire_supply import node_view, offer_view
+from api.wire import BidView, LeaseView, NoticeView, bid_view, lease_view, notice_view
+from api.wire_limits import LimitsView, LimitWarningView, limits_view, warning_view
+from api.wire_market import MarketView, TickView, market_view, tick_view
+from api.wire_money import BalanceView, PayoutView, balance_view, payout_view
+from api.wire_supply import NodeView, OfferView, node_view, offer_view
 from auction.core import Core
 from auction.limits import LimitWarning
 from auction.model import Bid, Event, Lease, Limits, Market, Node, Notice, Offer, Payout, Tick
@@ -38,24 +38,35 @@ def _decoder(struct: type[Struct]) -> Callable[[bytes], Any]:
     return msgspec.msgpack.Decoder(struct).decode
 
 
-_SHOWN: dict[str, tuple[Callable[[bytes], Any], Callable[[Any, Core], Struct]]] = {
-    "bid": (_decoder(Bid), lambda bid, core: bid_view(bid, core.markets[bid.market], [])),
-    "lease": (_decoder(Lease), lambda lease, core: lease_view(lease, core.markets[lease.market])),
-    "notice": (_decoder(Notice), lambda notice, core: notice_view(notice)),
-    "offer": (_decoder(Offer), lambda offer, core: offer_view(offer)),
-    "node": (_decoder(Node), lambda node, core: node_view(node)),
-    "payout": (_decoder(Payout), lambda payout, core: payout_view(payout)),
-    "limit": (_decoder(LimitWarning), lambda warning, core: warning_view(warning)),
-    "key": (_decoder(Limits), lambda limits, core: limits_view(limits, LimitUse(), core.now_us)),
-    "balance": (_decoder(Balance), lambda balance, core: balance_view(balance, 0)),
-    "market": (_decoder(Market), lambda market, core: market_view(market)),
-    "tick": (_decoder(Tick), lambda tick, core: tick_view(tick)),
+_SHOWN: dict[str, tuple[Callable[[bytes], Any], Callable[[Any, Core], Struct], type[Struct]]] = {
+    "bid": (_decoder(Bid), lambda bid, core: bid_view(bid, core.markets[bid.market], []), BidView),
+    "lease": (
+        _decoder(Lease),
+        lambda lease, core: lease_view(lease, core.markets[lease.market]),
+        LeaseView,
+    ),
+    "notice": (_decoder(Notice), lambda notice, core: notice_view(notice), NoticeView),
+    "offer": (_decoder(Offer), lambda offer, core: offer_view(offer), OfferView),
+    "node": (_decoder(Node), lambda node, core: node_view(node), NodeView),
+    "payout": (_decoder(Payout), lambda payout, core: payout_view(payout), PayoutView),
+    "limit": (_decoder(LimitWarning), lambda warning, core: warning_view(warning), LimitWarningView),
+    "key": (
+        _decoder(Limits),
+        lambda limits, core: limits_view(limits, LimitUse(), core.now_us),
+        LimitsView,
+    ),
+    "balance": (_decoder(Balance), lambda balance, core: balance_view(balance, 0), BalanceView),
+    "market": (_decoder(Market), lambda market, core: market_view(market), MarketView),
+    "tick": (_decoder(Tick), lambda tick, core: tick_view(tick), TickView),
 }
+EVENT_VIEWS = {
+    word: view for word, (_, _, view) in _SHOWN.items()
+}  # what `data` is, by an event's first word
 
 
 def event_data(event: Event, core: Core) -> Struct:
     """Show what an event is about."""
-    decode, view = _SHOWN[event.kind.partition(".")[0]]
+    decode, view, _ = _SHOWN[event.kind.partition(".")[0]]
     return view(decode(event.body), core)
 
 

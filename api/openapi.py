@@ -12,6 +12,7 @@ from api.fields import schema_of_field
 from api.intake import is_all_optional
 from api.problems import PROBLEMS
 from api.routes import NoBody, Route
+from api.web.pages import guide
 from api.wire import ProblemView
 
 _REF = "#/components/schemas/{name}"
@@ -51,10 +52,11 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
         "info": {
             "title": "Fallow",
             "version": version,
-            "description": "A spot market for idle GPUs: a uniform-price tick auction.",
+            "description": guide(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
+        "tags": [{"name": section} for section in dict.fromkeys(route.section for route in routes)],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -68,6 +70,7 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
+        "tags": [route.section],
         "parameters": [*_path_parameters(route), *_query_parameters(query), *_header_parameters(route)],
         "responses": {
             str(route.status): {
@@ -79,13 +82,18 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
     }
     if route.scope is not None:
         operation["security"] = [{"key": []}]
-        operation["description"] = f"Scope: `{route.scope}`."
+    operation["description"] = "\n\n".join(_described(route))
     if route.body is not NoBody:
         operation["requestBody"] = {
             "required": not is_all_optional(route.body),
             "content": _content(_MEDIA, body),
         }
     return operation
+
+
+def _described(route: Route) -> list[str]:
+    scope = "Public." if route.scope is None else f"Scope: `{route.scope}`."
+    return [scope] if route.more is None else [route.more, scope]
 
 
 def _content(media: tuple[str, ...], schema: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ statement of its types, so what is decoded, answered and documented cannot drift
 no try/except: everything raised becomes a problem in middleware.py.
 """
 
+import inspect
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ class Route:
     @property
     def summary(self) -> str:
         return (self.handler.__doc__ or self.name).strip().splitlines()[0]
+
+    @property
+    def more(self) -> str | None:
+        """What its documentation says behind the summary."""
+        return inspect.cleandoc(self.handler.__doc__ or "").partition("\n")[2].strip() or None
+
+    @property
+    def section(self) -> str:
+        """Where it stands in the documentation: its module's name in words."""
+        return self.handler.__module__.rpartition(".")[2].replace("_", " ")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request: who, what, with which values; then the handler, then the bytes."""

@@ -2,14 +2,18 @@
 
 import html
 from importlib.metadata import version
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from api.problems import PROBLEMS, Kind
 from api.services import SERVICES
+from api.web.pages import get_asset, get_docs, stream_page
 from auction.errors import NotFound, Unavailable
 
 OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)
+ASYNCAPI: web.AppKey[dict[str, Any]] = web.AppKey("asyncapi", dict)
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{code}</title>
@@ -47,6 +51,16 @@ async def get_openapi(request: web.Request) -> web.Response:
     return web.Response(body=request.app[OPENAPI], content_type="application/json")
 
 
+async def get_asyncapi(request: web.Request) -> web.Response:
+    """Describe the socket."""
+    return web.Response(body=msgspec.json.encode(request.app[ASYNCAPI]), content_type="application/json")
+
+
+async def get_stream_docs(request: web.Request) -> web.Response:
+    """Show the socket's messages."""
+    return stream_page(request.app[ASYNCAPI])
+
+
 async def get_problem(request: web.Request) -> web.Response:
     """Explain a problem code: cause, fix, example."""
     code = request.match_info["code"]
@@ -74,5 +88,9 @@ SYSTEM_ROUTES = [
     web.get("/readyz", readyz),
     web.get("/version", get_version),
     web.get("/openapi.json", get_openapi),
+    web.get("/asyncapi.json", get_asyncapi),
+    web.get("/docs", get_docs),
+    web.get("/docs/stream", get_stream_docs),
+    web.get("/web/{digest}/{name}", get_asset),
     web.get("/problems/{code}", get_problem),
 ]

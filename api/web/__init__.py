@@ -1,0 +1,1 @@
+"""What is served to browsers: pages, and libraries that are vendored with their hashes."""
