@@ -3,9 +3,8 @@
 import asyncio
 import os
 import shutil
-import signal
 import tempfile
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -35,16 +34,25 @@ async def venue(database, config):
 
 
 @pytest.fixture
-def home():
+def directory():
     """A directory that an ordinary user may pass through."""
     path = Path(tempfile.mkdtemp(prefix="fallow-payloads-"))
     path.chmod(0o755)
     yield path
-    # A payload outlives its agent on purpose; it must not outlive its test.
-    for kept in path.glob("payloads/*/keeper"):
-        with suppress(ProcessLookupError):
-            os.kill(int(kept.read_text().split()[0]), signal.SIGUSR1)
     shutil.rmtree(path)
+
+
+def left_in(home):
+    return [path.name for path in home.glob("payloads/*")]
+
+
+@pytest.fixture
+async def home(directory):
+    """Payloads outlive their agents on purpose; they must not outlive their test."""
+    yield directory
+    driver = ExecDriver(directory / "payloads", RUN_AS)
+    for lease in left_in(directory):
+        await driver.end(lease, 0)
 
 
 @pytest.fixture
