@@ -152,7 +152,7 @@ def run_live(
             if isinstance(message, TickWithCurve):
                 ticks += 1
                 curve = without_bids(message.curve, own_levels(desk.bids()))
-                started.tick(message.tick, curve, None)
+                started.tick(message.tick, curve)
                 progress(ticks)
             elif isinstance(message, Event) and desk.is_mine(message):
                 _see(desk, message)

@@ -48,8 +48,9 @@ class Interval(Struct, frozen=True, tag_field="kind", tag="interval"):
 
     tick: Tick
     curve: Curve
-    recorded_price: Decimal | None  # paper and replay: without the bot
-    is_recorded: bool
+    is_recorded: bool  # paper and replay, where the market's own tick is known
+    recorded_price: Decimal | None  # of that tick
+    price_alone: Decimal | None  # that clearing it here again gives without the bot
     seconds: int
     gpu_seconds: int
     cost: Decimal

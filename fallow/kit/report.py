@@ -15,6 +15,7 @@ future, pays no notice and is never interrupted. Share of the best = best / cost
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -28,6 +29,7 @@ from matching.book import Book
 WIDTHS_MAX = 64  # of p_t(g): g = 1..WIDTHS_MAX
 _HOURS = Decimal("0.0001")
 _SHARE = Decimal("0.0001")
+_MICRO = Decimal("0.000001")
 
 Point = tuple[int, int]  # GPU-seconds, units of microusd x seconds / hour
 
@@ -48,7 +50,9 @@ class Report(Struct, frozen=True):
     best_cost: Decimal  # a lower bound, see above
     share_of_best: Decimal | None
     recorded_ticks: int
-    agreeing_share: Decimal | None  # of recorded ticks, whose price their curve alone gives
+    agreeing_share: Decimal | None  # of recorded ticks: cleared again without the bot to the very price
+    near_share: Decimal | None  # the same within 1 %
+    price_impact_per_gpu_hour: Decimal | None  # of the bot's bids, averaged over the GPU-hours it bought
 
 
 def report(head: RunLog, intervals: Iterable[Interval]) -> Report:
@@ -58,7 +62,8 @@ def report(head: RunLog, intervals: Iterable[Interval]) -> Report:
     seconds = sum(row.gpu_seconds for row in rows)
     best = min(best_cost(head.market, rows), cost)
     recorded = [row for row in rows if row.is_recorded]
-    agreeing = sum(price_without(head.market, row.curve) == row.recorded_price for row in recorded)
+    agreeing = sum(row.price_alone == row.recorded_price for row in recorded)
+    near = sum(_is_near(row) for row in recorded)
     hours = Decimal(seconds) / SECONDS_PER_HOUR
     return Report(
         run=head.run,
@@ -68,14 +73,34 @@ def report(head: RunLog, intervals: Iterable[Interval]) -> Report:
         ticks=len(rows),
         cost=cost,
         gpu_hours=hours.quantize(_HOURS),
-        average_price_per_gpu_hour=(cost / hours).quantize(Decimal("0.000001")) if seconds else None,
+        average_price_per_gpu_hour=(cost / hours).quantize(_MICRO) if seconds else None,
         interruptions=sum(row.interruptions for row in rows),
         notices=sum(row.notices for row in rows),
         best_cost=best,
         share_of_best=(best / cost).quantize(_SHARE) if cost else None,
         recorded_ticks=len(recorded),
         agreeing_share=(Decimal(agreeing) / len(recorded)).quantize(_SHARE) if recorded else None,
+        near_share=(Decimal(near) / len(recorded)).quantize(_SHARE) if recorded else None,
+        price_impact_per_gpu_hour=_impact(rows),
     )
+
+
+def _is_near(row: Interval) -> bool:
+    if row.price_alone is None or row.recorded_price is None:
+        return row.price_alone == row.recorded_price
+    return abs(row.price_alone - row.recorded_price) * 100 <= row.recorded_price
+
+
+def _impact(rows: list[Interval]) -> Decimal | None:
+    pairs = [
+        (row.tick.price - row.price_alone, row.gpu_seconds)
+        for row in rows
+        if row.tick.price is not None and row.price_alone is not None and row.gpu_seconds
+    ]
+    seconds = sum(count for _, count in pairs)
+    if seconds == 0:
+        return None
+    return (sum((more * count for more, count in pairs), Decimal(0)) / seconds).quantize(_MICRO)
 
 
 def best_cost(market: Market, rows: list[Interval]) -> Decimal:
@@ -91,7 +116,7 @@ def best_cost(market: Market, rows: list[Interval]) -> Decimal:
         hull = _lower_hull(points)
         # Not always (0, 0): a bill that was corrected later counts where the correction came.
         wanted, units = wanted - hull[0][0], units + hull[0][1]
-        for (x, y), (next_x, next_y) in zip(hull, hull[1:], strict=False):
+        for (x, y), (next_x, next_y) in pairwise(hull):
             edges.append((Fraction(next_y - y, next_x - x), next_x - x))
     for slope, length in sorted(edges):
         taken = min(length, wanted)
@@ -115,12 +140,6 @@ def prices_with(market: Market, curve: Curve, width: int) -> list[tuple[int, int
             break
         found.append((gpus, level * increment))
     return found
-
-
-def price_without(market: Market, curve: Curve) -> Decimal | None:
-    """Return the price of a curve as it stands, everybody a newcomer; None if nothing trades."""
-    level = _book(market, curve).clear().price
-    return None if level < 0 else dollars(level * microusd(market.price_increment))
 
 
 def _book(market: Market, curve: Curve) -> Book:

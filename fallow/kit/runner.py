@@ -16,7 +16,7 @@ from fallow.client.model import Bid, Curve, Lease, Market, Notice, Tick
 from fallow.client.money import Money
 from fallow.kit.crowd import Crowd
 from fallow.kit.levels import Levels, without_bids, without_fee
-from fallow.kit.local import DEFAULT_MONEY, LocalMarket, engine_market, micros, shown
+from fallow.kit.local import DEFAULT_MONEY, LocalMarket, Tell, engine_market, micros, shown
 from fallow.kit.record import FORMAT, Interval, RunLog
 from fallow.kit.strategy import Desk, Strategy
 from fallow.kit.tally import dollars, second_of
@@ -41,7 +41,7 @@ class Run:
 
     def __init__(self, strategy: Strategy, desk: Desk, mode: str, started_at: datetime, log: Log) -> None:
         self._strategy, self._desk, self._log = strategy, desk, log
-        self._open: tuple[Tick, Curve, Tick | None] | None = None  # the last tick, and what it was without us
+        self._open: tuple[Tick, Curve, Tick | None, Tick | None] | None = None  # of `tick`
         self._costed = desk.tally.total.units // SECONDS_PER_HOUR
         self._is_over = False
         strategy.desk = desk
@@ -69,10 +69,16 @@ class Run:
                 if not self._is_over:
                     self._strategy.on_notice(notice)
 
-    def tick(self, tick: Tick, curve: Curve, recorded: Tick | None) -> None:
-        """Close the interval before this tick, and tell the strategy. `curve` is without its own bids."""
+    def tick(
+        self, tick: Tick, curve: Curve, *, recorded: Tick | None = None, alone: Tick | None = None
+    ) -> None:
+        """Close the interval before this tick, and tell the strategy.
+
+        `curve` is without its own bids; `recorded` is the market's own tick, `alone` the tick that clearing
+        it here again gives without the bot.
+        """
         self._close(tick)
-        self._open = tick, curve, recorded
+        self._open = tick, curve, recorded, alone
         self._desk.ticks.append(tick)
         self._strategy.on_tick(tick)
 
@@ -91,21 +97,21 @@ class Run:
         cost, self._costed = costed - self._costed, costed
         if self._open is None:
             return  # it was bought before the first tick of this run
-        of, curve, recorded = self._open
+        of, curve, recorded, alone = self._open
         seconds = second_of(at or tick.cleared_at) - second_of(of.cleared_at)
-        price = None if recorded is None else recorded.price
         self._log(
             Interval(
-                of,
-                curve,
-                price,
-                recorded is not None,
-                seconds,
-                bought.gpu_seconds,
-                dollars(cost),
-                bought.gpus,
-                bought.interruptions,
-                bought.notices,
+                tick=of,
+                curve=curve,
+                is_recorded=recorded is not None,
+                recorded_price=None if recorded is None else recorded.price,
+                price_alone=None if alone is None else alone.price,
+                seconds=seconds,
+                gpu_seconds=bought.gpu_seconds,
+                cost=dollars(cost),
+                gpus=bought.gpus,
+                interruptions=bought.interruptions,
+                notices=bought.notices,
             )
         )
 
@@ -124,6 +130,7 @@ def replay(
 ) -> Desk | None:
     """Clear recorded frames again with the bot's bids; return its desk, or None if there was no frame.
 
+    They are cleared without the bot too, so that the log tells its price impact and how true the replay is.
     A tick that was not recorded is cleared with the levels of the one before. Raises ValueError for a
     recording that goes backwards or has too wide a gap, and whatever the strategy raises.
     """
@@ -131,40 +138,60 @@ def replay(
     first = next(frames, None)
     if first is None:
         return None
-    rules = without_fee(engine_market(market))
-    period_us, number = rules.tick_seconds * MICROSECONDS_PER_SECOND, first.tick.tick
-    start_us = micros(first.tick.cleared_at) - period_us
-    local = LocalMarket(
-        rules, run=run, start_us=start_us, before_tick=number - 1, shown_as=market, money=money
-    )
-    levels = Levels(local)
-
-    def beats() -> Iterator[tuple[int, Curve | None, Tick | None]]:
-        last = number - 1
-        for frame in _chain(first, frames):
-            if not 0 < frame.tick.tick - last <= GAP_TICKS_MAX:
-                raise ValueError(f"tick {frame.tick.tick} follows tick {last} in the recording")
-            for missing in range(last + 1, frame.tick.tick):
-                yield missing, None, None
-            last = frame.tick.tick
-            yield last, frame.curve, frame.tick
-
-    curve = first.curve
-    started = Run(strategy, local.desk, mode, first.tick.cleared_at, log)
+    with_bot, alone = (_Cleared(market, first, run, money) for _ in range(2))
+    curve, count = first.curve, 0
+    started = Run(strategy, with_bot.local.desk, mode, first.tick.cleared_at, log)
     try:
-        for count, (tick, given, recorded) in enumerate(beats(), 1):
-            local.wait_until(start_us + (tick - number + 1) * period_us, started.event)
-            if given is not None:
-                levels.set(given)
-                curve = given
-            started.tick(local.clear(started.event), curve, recorded)
-            local.tell(started.event)
+        for number, frame in _every_tick(first, frames):
+            curve = curve if frame is None else frame.curve
+            tick = with_bot.clear(number, curve, started.event)
+            without = alone.clear(number, curve, lambda *event: None)
+            recorded = None if frame is None else frame.tick
+            started.tick(tick, curve, recorded=recorded, alone=without)
+            with_bot.local.tell(started.event)
+            count += 1
             progress(count)
             if started.is_stopped or count == ticks_max:
                 break
     finally:
-        _settle(local, started)
-    return local.desk
+        _settle(with_bot.local, started)
+    return with_bot.local.desk
+
+
+class _Cleared:
+    """A recorded market that is cleared here again, tick by tick."""
+
+    def __init__(self, market: Market, first: Frame, run: str, money: Money) -> None:
+        rules = without_fee(engine_market(market))
+        self._period_us = rules.tick_seconds * MICROSECONDS_PER_SECOND
+        self._number, self._at_us = first.tick.tick, micros(first.tick.cleared_at)
+        self.local = LocalMarket(
+            rules,
+            run=run,
+            start_us=self._at_us - self._period_us,
+            before_tick=self._number - 1,
+            shown_as=market,
+            money=money,
+        )
+        self._levels = Levels(self.local)
+
+    def clear(self, number: int, curve: Curve, tell: Tell) -> Tick:
+        self.local.wait_until(self._at_us + (number - self._number) * self._period_us, tell)
+        self._levels.set(curve)
+        return self.local.clear(tell)
+
+
+def _every_tick(first: Frame, rest: Iterable[Frame]) -> Iterator[tuple[int, Frame | None]]:
+    """Yield every tick's number from the first to the last frame's, and the frame where there is one."""
+    yield first.tick.tick, first
+    last = first.tick.tick
+    for frame in rest:
+        if not 0 < frame.tick.tick - last <= GAP_TICKS_MAX:
+            raise ValueError(f"tick {frame.tick.tick} follows tick {last} in the recording")
+        for missing in range(last + 1, frame.tick.tick):
+            yield missing, None
+        last = frame.tick.tick
+        yield last, frame
 
 
 def simulate(
@@ -193,7 +220,7 @@ def simulate(
             crowd.act(count)
             tick = local.clear(started.event)
             bids = local.desk.bids()
-            started.tick(tick, without_bids(_curve(local), own_levels(bids)), None)
+            started.tick(tick, without_bids(_curve(local), own_levels(bids)))
             local.tell(started.event)
             progress(count)
             if started.is_stopped:
@@ -209,11 +236,13 @@ def own_levels(bids: list[Bid]) -> list[tuple[Any, int]]:
 
 
 def _settle(local: LocalMarket, run: Run) -> None:
-    """Cancel what is left, so that every lease has its final bill."""
+    """Cancel and release what is left, so that every lease has its final bill."""
 
     def cancel() -> None:
         for bid in local.desk.bids():
             local.desk.cancel(bid.id)
+        for lease in local.desk.leases():  # under the notice of a bid that has ended
+            local.desk.release(lease.id)
         local.tell(run.event)
 
     run.end(local.desk.now, cancel)
@@ -225,8 +254,3 @@ def _curve(local: LocalMarket) -> Curve:
         [(format_microusd(price), gpus) for price, gpus in side] for side in (curve.demand, curve.supply)
     ]
     return shown(CurveView(local.id, curve.tick, *sides), Curve)
-
-
-def _chain(first: Frame, rest: Iterable[Frame]) -> Iterator[Frame]:
-    yield first
-    yield from rest

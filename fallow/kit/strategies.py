@@ -143,6 +143,8 @@ class Planned(OneBid):
 
     def on_tick(self, tick: Tick) -> None:
         now_us = micros(self.desk.now)
+        if self.bid() is None and self.desk.leases():
+            return  # an ended bid still pays for its notice: what it will have spent is not known yet
         if self._target is None:
             self._rules = engine_market(self.desk.market)
             self._target = self._begin(now_us)
