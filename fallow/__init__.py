@@ -1,15 +1,20 @@
-"""What a user installs: the command line, the demo, the node agent, and the client."""
+"""What a user installs: the command line, the demo, the node agent, the client, and the bot kit."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fallow.client import AsyncClient, Client
+    from fallow.kit.strategy import Strategy
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Strategy"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client when it is asked for: the command line is quicker without it."""
+    """Import what is asked for when it is: the command line is quicker without it."""
+    if name == "Strategy":
+        from fallow.kit.strategy import Strategy
+
+        return Strategy
     if name in __all__:
         import fallow.client
 

@@ -42,6 +42,7 @@ class LazyGroup(click.Group):
         "agent": "fallow.agent_cli",
         "bid": "fallow.buyer_cli",
         "bill": "fallow.buyer_cli",
+        "bot": "fallow.bot_cli",
         "lease": "fallow.buyer_cli",
         "market": "fallow.buyer_cli",
         "quote": "fallow.buyer_cli",
@@ -69,6 +70,7 @@ def main() -> None:
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
     fallow market ls       what is for sale; then quote, bid, lease, target, bill
+    fallow bot run         a bot: live, on paper, over a recording, simulated
     fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
     """

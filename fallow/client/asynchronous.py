@@ -249,13 +249,19 @@ class AsyncClient:
     # -- live --------------------------------------------------------------------------------------
 
     def stream(
-        self, *, markets: Sequence[str] = (), account: bool = False, after_seq: int | None = None
+        self,
+        *,
+        markets: Sequence[str] = (),
+        account: bool = False,
+        after_seq: int | None = None,
+        curves: bool = False,
     ) -> AsyncIterator[Message]:
         """Iterate over ticks of these markets and your account's events, through reconnections.
 
         Events come in order, each once, from behind `after_seq` (or from now); of ticks the newest counts.
+        With `curves` a tick comes as a TickWithCurve.
         """
-        return follow(self._transport, markets=markets, account=account, after_seq=after_seq)
+        return follow(self._transport, markets=markets, account=account, after_seq=after_seq, curves=curves)
 
     # -- inside ------------------------------------------------------------------------------------
 

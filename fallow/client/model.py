@@ -165,6 +165,15 @@ class Tick(Struct, frozen=True):
     status: str
 
 
+class Curve(Struct, frozen=True):
+    """Cumulative GPUs by price, best first, at most 50 levels a side."""
+
+    market: str
+    tick: int
+    demand: list[tuple[Decimal, int]]
+    supply: list[tuple[Decimal, int]]
+
+
 class Suggestion(Struct, frozen=True):
     label: str
     limit: Decimal

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from fallow.client.errors import AuthError, Problem
-from fallow.client.model import Tick
+from fallow.client.model import Curve, Tick
 from fallow.client.transport import Transport, jittered
 
 SILENCE_SECONDS_MAX = 45.0  # the server's heartbeat comes every ten
@@ -28,14 +28,16 @@ class Event(Struct, frozen=True):
     data: dict[str, Any]
 
 
-Message = Tick | Event
+class TickWithCurve(Struct, frozen=True, tag_field="type", tag="tick"):
+    """A tick with its market's demand and supply right after it."""
 
-
-class _Tick(Struct, frozen=True, tag_field="type", tag="tick"):
     tick: Tick
+    curve: Curve
 
 
-_tick = msgspec.json.Decoder(_Tick)
+Message = Tick | TickWithCurve | Event
+
+_tick = msgspec.json.Decoder(TickWithCurve)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -51,7 +53,12 @@ _kind = msgspec.json.Decoder(_Kind)
 
 
 async def follow(
-    transport: Transport, *, markets: Sequence[str], account: bool, after_seq: int | None
+    transport: Transport,
+    *,
+    markets: Sequence[str],
+    account: bool,
+    after_seq: int | None,
+    curves: bool = False,
 ) -> AsyncIterator[Message]:
     """Yield messages for ever; raises AuthError where the key is not taken."""
     attempt, seq = 0, after_seq
@@ -69,7 +76,8 @@ async def follow(
                     if kind.type == "ack" and kind.seq is not None and account:
                         seq = kind.seq if seq is None else seq
                     elif kind.type == "tick":
-                        yield _tick.decode(message.data).tick
+                        told = _tick.decode(message.data)
+                        yield told if curves else told.tick
                     elif kind.event is not None and kind.seq is not None and (seq is None or kind.seq > seq):
                         seq = kind.seq
                         yield _event.decode(message.data)
