@@ -142,9 +142,9 @@ def bot_report(file: Path, output: str) -> None:
     """Say what a run cost and bought, and its share of the best possible in hindsight.
 
     best_cost is what the same GPU-hours would have cost at least: bought in the cheapest of the same ticks,
-    at the price that clearing gives with that demand. share_of_best is best_cost / cost. agreeing_share says in
-    how many recorded ticks clearing again without the bot gives the recorded price (near_share: within 1 %):
-    how far a replay can be believed. price_impact is what the bot's own bids put on the price.
+    at the price that clearing gives with that demand. share_of_best is best_cost / cost. agreeing_share says
+    in how many recorded ticks clearing again without the bot gives the recorded price (near_share: within
+    1 %): how far a replay can be believed. price_impact is what the bot's own bids put on the price.
     """
     from fallow.kit.record import read_run
     from fallow.kit.report import report

@@ -45,7 +45,7 @@ class LiveDesk(Desk):
         for lease in self._client.leases():
             if lease.bid in mine:
                 self.saw_lease(lease)
-                self.tally.take_lease(lease, self.now)
+                self.tally.adopt(lease, self.now)
         self.tally.bought = Bought(gpus=self.tally.running_gpus)
 
     def is_mine(self, event: Event) -> bool:
@@ -69,6 +69,11 @@ class LiveDesk(Desk):
             self._leases.pop(lease.id, None)
         elif known is None or lease.version >= known.version:
             self._leases[lease.id] = lease
+
+    def look_again(self, bid: str) -> None:
+        """Read the known leases of a bid."""
+        for lease in [lease for lease in self._leases.values() if lease.bid == bid]:
+            self.saw_lease(self._client.lease(lease.id))
 
     @property
     def now(self) -> datetime:
@@ -196,7 +201,10 @@ def _see(desk: LiveDesk, event: Event) -> None:
         case "bid":
             desk.saw_bid(msgspec.convert(event.data, Bid))
         case "lease":
-            desk.saw_lease(msgspec.convert(event.data, Lease))
+            lease = msgspec.convert(event.data, Lease)
+            if event.event == "lease.awarded" and lease.started_at is not None:
+                desk.look_again(lease.bid)  # it was cut off another one, which is not told of itself
+            desk.saw_lease(lease)
 
 
 def _leave(desk: LiveDesk, *, cancels: bool) -> None:

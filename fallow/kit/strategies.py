@@ -183,8 +183,7 @@ class Planned(OneBid):
         assert self._rules is not None
         bid, tally = self.bid(), self.desk.tally
         price = tick.price if bid is not None else tick.entry_price or tick.price
-        day = [past for past in self.desk.ticks if past.cleared_at > tick.cleared_at - DAY]
-        cheap = percentile_of(day, QUARTILE) if len(day) >= PRICES_MIN else None
+        cheap = self._cheap(tick) if self.kind is TargetKind.DEADLINE else None
         earlier = tally.bids - {bid.id if bid is not None else ""}
         return Situation(
             now_us=now_us,
@@ -197,6 +196,11 @@ class Planned(OneBid):
             gpu_seconds=tally.total.gpu_seconds,
             running_gpus=tally.running_gpus,
         )
+
+    def _cheap(self, tick: Tick) -> Decimal | None:
+        """Return the lower quartile of the day's prices, if there are enough of them."""
+        day = [past for past in self.desk.ticks if past.cleared_at > tick.cleared_at - DAY]
+        return percentile_of(day, QUARTILE) if len(day) >= PRICES_MIN else None
 
 
 @dataclass(kw_only=True)

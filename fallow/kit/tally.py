@@ -46,6 +46,7 @@ class Bought(Struct):
 
 class _Meter(Struct):
     bid: str
+    node: str
     gpus: int
     mark_s: int  # counted up to here
     frozen: int | None = None  # the price under notice, microusd per GPU-hour
@@ -59,6 +60,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._meters: dict[str, _Meter] = {}
+        self._seen: set[str] = set()
         self._price = 0  # of the last tick that traded, microusd per GPU-hour
         self.bought = Bought()  # since the last tick
         self.total = Bought()
@@ -82,20 +84,29 @@ class Tally:
     def running_gpus(self) -> int:
         return sum(meter.gpus for meter in self._meters.values() if not meter.is_over)
 
+    def adopt(self, lease: Lease, at: datetime) -> None:
+        """Count a lease from before the run with its bill so far."""
+        if lease.id in self._seen:
+            return
+        self._seen.add(lease.id)
+        if lease.started_at is not None:
+            self._correct(self._begin(lease, at), lease)
+            self.take_lease(lease, at)
+
     def take_lease(self, lease: Lease, at: datetime) -> None:
-        """A lease is as it is told here since `at`. One from before the run counts with its bill so far."""
+        """A lease is as it is told here since `at`."""
+        is_new = lease.id not in self._seen
+        self._seen.add(lease.id)
         if lease.started_at is None:
             return
         meter = self._meters.get(lease.id)
         if meter is None:
-            is_told_late = lease.gpu_seconds > 0
-            mark = at if is_told_late else lease.started_at
-            meter = self._meters[lease.id] = _Meter(lease.bid, lease.gpus, second_of(mark))
-            self._correct(meter, lease)
+            if is_new:
+                self._split(lease, at)
+            meter = self._begin(lease, at if is_new else lease.started_at)
         if meter.is_over:
             return
-        end = at if lease.ended_at is None else lease.ended_at
-        self._count(meter, second_of(end))
+        self._count(meter, second_of(at if lease.ended_at is None else lease.ended_at))
         meter.gpus = lease.gpus
         meter.frozen = microusd(lease.price) if lease.state == "noticed" and lease.price else None
         if lease.state == "ended":
@@ -105,6 +116,19 @@ class Tally:
                 self.bought.interruptions += 1
                 self.total.interruptions += 1
         self.bought.gpus = max(self.bought.gpus, self.running_gpus)
+
+    def _begin(self, lease: Lease, at: datetime) -> _Meter:
+        meter = self._meters[lease.id] = _Meter(lease.bid, lease.node, lease.gpus, second_of(at))
+        return meter
+
+    def _split(self, part: Lease, at: datetime) -> None:
+        """A lease that runs when it is first heard of was cut off another, which is not told of itself."""
+        for meter in self._meters.values():
+            is_parent = (meter.bid, meter.node) == (part.bid, part.node) and meter.gpus > part.gpus
+            if is_parent and not meter.is_over:
+                self._count(meter, second_of(at))
+                meter.gpus -= part.gpus
+                return
 
     def take_notice(self, notice: Notice) -> None:
         """Count a notice when it is issued."""

@@ -162,6 +162,31 @@ def test_a_bot_acts_on_all_it_has():
     assert report(head, rows).interruptions == 0 and desk.tally.total.gpu_seconds > 0
 
 
+@SLOW
+@given(SEEDS)
+def test_the_tally_follows_the_bills_while_leases_grow_shrink_and_split(seed):
+    class Breathing(Idle):
+        def on_tick(self, tick):
+            desk, core = self.desk, self.desk._local.core
+            bids = desk.bids()
+            if not bids:
+                desk.place(gpus=6, limit="4.00")
+                return
+            now = core.progress(bids[0].id)
+            running = sum(lease.gpus for lease in desk.leases() if lease.state in ("running", "noticed"))
+            assert (desk.tally.running_gpus, now.running_gpus) == (running, running)
+            refunds = sum(lease.refunded for lease in desk.leases())
+            assert refunds == 0 and abs(desk.tally.spent - now.spent) <= 12 + self.refunded
+            desk.amend(bids[0].id, gpus=1 + len(desk.ticks) * 7 % 8)
+
+        refunded = 0
+
+        def on_lease(self, lease):
+            self.refunded += microusd(lease.refunded)
+
+    sim(Breathing(), seed=seed, ticks=300)
+
+
 # -- the strategies ---------------------------------------------------------------------------------
 
 
@@ -184,7 +209,7 @@ def test_a_hold_never_spends_more_than_it_may(seed, cents):
     assert sum(row.cost for row in rows) == Decimal(100_000) - desk.balance().available
 
 
-@SLOW
+@settings(SLOW, max_examples=3)
 @given(SEEDS, st.integers(10, 300), st.integers(250, 400))
 def test_a_pace_never_spends_more_than_its_budget_in_a_day(seed, budget, cents):
     bot = BudgetPace(spend_per_day=Decimal(budget), limit=Decimal(cents) / 100, gpus=8)
