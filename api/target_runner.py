@@ -44,6 +44,7 @@ ATTENDED_AT_ONCE_MAX = 8
 CHEAP_SHARE = 0.25  # of the day's prices
 CHEAP_STANDS_US = 60 * MICROSECONDS_PER_SECOND
 PAUSE_SECONDS = 1.0
+LOOKS_MAX = 4
 
 BID_CANCELLED = "bid_cancelled"  # by somebody else: the target pauses
 AHEAD_OF_PACE = "ahead_of_pace"  # by the target itself: it wants nothing now
@@ -235,7 +236,23 @@ class TargetRunner:
         return await self._save(target, day=day, day_cap=day_cap)
 
     async def situation(self, target: Target) -> Situation:
-        """Return what a plan may know now. Reads first: what the engine has counted is not counted twice."""
+        """Return what a plan may know now: what has ended from the database, what lives from the engine.
+
+        It looks again where a lease ended in between, which neither would have counted; raises Unavailable.
+        """
+        for _ in range(LOOKS_MAX):
+            live = self._live_leases(target)
+            await self._engine.settled()  # what has ended until now is in the database
+            situation = await self._look(target)
+            if self._live_leases(target) == live:
+                break
+        return situation
+
+    def _live_leases(self, target: Target) -> list[str] | None:
+        bid = self._live_bid(target)
+        return None if bid is None else self._engine.core.leases_of(bid.id)
+
+    async def _look(self, target: Target) -> Situation:
         bids = _bids(target)
         ended = bids if self._live_bid(target) is None else bids[:-1]
         earlier = await self._store.spent(ended) if ended else Amount(0)

@@ -35,6 +35,7 @@ WebhookType = Literal[
     "bid.expired",
     "bid.exhausted",
     "lease.started",
+    "lease.resized",
     "lease.preempting",
     "lease.ended",
     "lease.failed",

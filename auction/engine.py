@@ -143,6 +143,10 @@ class Engine:
             raise outcomes[0]
         return outcomes[0]
 
+    async def settled(self) -> None:
+        """Return when all that was decided before this call is durable; raises Unavailable."""
+        await self._enqueue((), None, None)
+
     async def _enqueue(
         self, commands: Sequence[Command], encode: Encode | None, keyed: KeyedRequest | None
     ) -> Any:

@@ -1,7 +1,8 @@
 """Event kinds: the names under which committed changes are told.
 
 The first word names the struct in the event's body. Kinds are API.md's webhook types where one
-exists; `bid.amended` and `offer.listed` complete the record that `GET /v1/bids/{id}/events` shows.
+exists; `bid.amended`, `lease.resized` and `offer.listed` complete the record that
+`GET /v1/bids/{id}/events` shows.
 """
 
 from enum import StrEnum
@@ -19,6 +20,7 @@ class EventKind(StrEnum):
     LEASE_AWARDED = "lease.awarded"
     LEASE_STARTING = "lease.starting"
     LEASE_STARTED = "lease.started"
+    LEASE_RESIZED = "lease.resized"
     LEASE_PREEMPTING = "lease.preempting"
     LEASE_ENDED = "lease.ended"
     LEASE_FAILED = "lease.failed"

@@ -318,6 +318,7 @@ def split(state: State, lease: Lease, gpu_count: int) -> Lease:
     lease.version += 1
     state.add_lease(part)
     state.touch(lease)
+    _tell(state, EventKind.LEASE_RESIZED, lease)
     _tell(state, EventKind.LEASE_AWARDED, part)
     return part
 
@@ -328,6 +329,7 @@ def shrink_pending(state: State, lease: Lease, gpu_count: int) -> None:
     lease.gpu_count = gpu_count
     lease.version += 1
     state.touch(lease)
+    _tell(state, EventKind.LEASE_RESIZED, lease)
 
 
 def refresh(state: State, lease: Lease) -> None:

@@ -70,10 +70,10 @@ class LiveDesk(Desk):
         elif known is None or lease.version >= known.version:
             self._leases[lease.id] = lease
 
-    def look_again(self, bid: str) -> None:
-        """Read the known leases of a bid."""
-        for lease in [lease for lease in self._leases.values() if lease.bid == bid]:
-            self.saw_lease(self._client.lease(lease.id))
+    def saw_notice(self, notice: Notice) -> None:
+        """Read a lease whose notice was withdrawn: it runs again, and no event of its own says so."""
+        if notice.state == "withdrawn" and notice.lease in self._leases:
+            self.saw_lease(self._client.lease(notice.lease))
 
     @property
     def now(self) -> datetime:
@@ -201,10 +201,9 @@ def _see(desk: LiveDesk, event: Event) -> None:
         case "bid":
             desk.saw_bid(msgspec.convert(event.data, Bid))
         case "lease":
-            lease = msgspec.convert(event.data, Lease)
-            if event.event == "lease.awarded" and lease.started_at is not None:
-                desk.look_again(lease.bid)  # it was cut off another one, which is not told of itself
-            desk.saw_lease(lease)
+            desk.saw_lease(msgspec.convert(event.data, Lease))
+        case "notice":
+            desk.saw_notice(msgspec.convert(event.data, Notice))
 
 
 def _leave(desk: LiveDesk, *, cancels: bool) -> None:

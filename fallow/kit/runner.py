@@ -65,7 +65,7 @@ class Run:
                     self._strategy.on_lease(lease)
             case "notice":
                 notice = msgspec.convert(data, Notice)
-                self._desk.tally.take_notice(notice)
+                self._desk.tally.take_notice(notice, at)
                 if not self._is_over:
                     self._strategy.on_notice(notice)
 

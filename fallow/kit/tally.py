@@ -46,7 +46,6 @@ class Bought(Struct):
 
 class _Meter(Struct):
     bid: str
-    node: str
     gpus: int
     mark_s: int  # counted up to here
     frozen: int | None = None  # the price under notice, microusd per GPU-hour
@@ -101,8 +100,6 @@ class Tally:
             return
         meter = self._meters.get(lease.id)
         if meter is None:
-            if is_new:
-                self._split(lease, at)
             meter = self._begin(lease, at if is_new else lease.started_at)
         if meter.is_over:
             return
@@ -118,23 +115,18 @@ class Tally:
         self.bought.gpus = max(self.bought.gpus, self.running_gpus)
 
     def _begin(self, lease: Lease, at: datetime) -> _Meter:
-        meter = self._meters[lease.id] = _Meter(lease.bid, lease.node, lease.gpus, second_of(at))
+        meter = self._meters[lease.id] = _Meter(lease.bid, lease.gpus, second_of(at))
         return meter
 
-    def _split(self, part: Lease, at: datetime) -> None:
-        """A lease that runs when it is first heard of was cut off another, which is not told of itself."""
-        for meter in self._meters.values():
-            is_parent = (meter.bid, meter.node) == (part.bid, part.node) and meter.gpus > part.gpus
-            if is_parent and not meter.is_over:
-                self._count(meter, second_of(at))
-                meter.gpus -= part.gpus
-                return
-
-    def take_notice(self, notice: Notice) -> None:
-        """Count a notice when it is issued."""
+    def take_notice(self, notice: Notice, at: datetime) -> None:
+        """Count a notice when it is issued; its lease pays the market's price again once it is withdrawn."""
         if notice.state == "issued":
             self.bought.notices += 1
             self.total.notices += 1
+        meter = self._meters.get(notice.lease)
+        if notice.state == "withdrawn" and meter is not None and not meter.is_over:
+            self._count(meter, second_of(at))
+            meter.frozen = None
 
     def take_tick(self, tick: Tick) -> Bought:
         """Return what ran since the tick before, and begin the next interval."""

@@ -53,7 +53,7 @@ def test_invariants_hold_at_every_step(seed):
 def test_the_crowd_reaches_every_corner():
     """A simulation that never meets a case proves nothing about it."""
     reasons, states, codes, notices = set(), set(), set(), set()
-    for seed in range(25):
+    for seed in range(60):  # the rarest end comes once in thirty
         crowd, witness, _ = run(seed, 250, check=False)
         reasons |= {lease.end_reason for lease in witness.leases.values()}
         states |= {bid.status for bid in witness.bids.values()}
