@@ -50,7 +50,9 @@ class Database(Struct, frozen=True):
         return PostgresStore(self._connect_engine)
 
     async def _connect_engine(self) -> asyncpg.Connection[asyncpg.Record]:
-        settings = {"role": ENGINE_ROLE}
+        # The writer looks up and writes by key. A plan made while a table was small would read all of it
+        # for as long as the connection lives.
+        settings = {"role": ENGINE_ROLE, "enable_seqscan": "off"}
         return await asyncpg.connect(**self.arguments, server_settings=settings, timeout=CONNECT_TIMEOUT_S)
 
     async def prepare(self, *, apply_migrations: bool) -> list[str]:

@@ -54,6 +54,12 @@ CONNECTION_ERRORS = (
 )
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
+FIND_CLIENT_BIDS = (  # LATERAL with LIMIT for the reason that find_answers.sql gives
+    f"SELECT {select_columns(Bid, 'b.')} FROM unnest($1::text[], $2::text[]) AS p(account, named) "
+    "CROSS JOIN LATERAL (SELECT * FROM bids i "
+    "WHERE i.account = p.account AND i.client_bid_id = p.named LIMIT 1) b"
+)
+
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
     Connect = Callable[[], Awaitable[Connection]]
@@ -68,6 +74,7 @@ class PostgresStore:
         self._connection: Connection | None = None
         self._epoch = 0
         self._next_seq = 1
+        self._opened_to = 0  # accounts have their ledger accounts up to this number
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -81,6 +88,7 @@ class PostgresStore:
             ):
                 raise Fenced(f"another engine is running on shard {self._shard_id} of this database")
             row = await connection.fetchrow(query("take_shard"), self._shard_id)
+            self._opened_to = await connection.fetchval("SELECT coalesce(max(number), 0) FROM accounts")
         except CONNECTION_ERRORS as error:
             raise _unavailable(error) from error
         assert row is not None, "the migration has made the shard's row"
@@ -126,6 +134,8 @@ class PostgresStore:
             if not await self._happened(seq):
                 raise _unavailable(error) from error
         self._next_seq = seq
+        numbers = (account.number for account in changes.accounts.values())
+        self._opened_to = max(self._opened_to, *numbers, 0)
 
     async def _happened(self, seq: int) -> bool:
         """After a lost connection: ask a new one whether the transaction is there."""
@@ -162,8 +172,9 @@ class PostgresStore:
         if changes.journal:
             await self._write_journal(connection, changes.journal)
         await _upsert(connection, Account, changes.accounts)
-        if changes.accounts:
-            await _open_ledger_accounts(connection, changes.accounts)
+        opened = [account for account in changes.accounts.values() if account.number > self._opened_to]
+        if opened:
+            await _open_ledger_accounts(connection, opened)
         await _upsert(connection, ApiKey, changes.keys)
         await _upsert(connection, Market, changes.markets)
         await _upsert(connection, Node, changes.nodes)
@@ -308,12 +319,8 @@ class PostgresStore:
         }
 
     async def find_client_bids(self, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Bid]:
-        statement = (
-            f"SELECT {select_columns(Bid, 'b.')} FROM bids b "
-            "JOIN unnest($1::text[], $2::text[]) AS p(account, client_bid_id) USING (account, client_bid_id)"
-        )
         try:
-            rows = await self._writer().fetch(statement, [a for a, _ in pairs], [c for _, c in pairs])
+            rows = await self._writer().fetch(FIND_CLIENT_BIDS, [a for a, _ in pairs], [c for _, c in pairs])
         except CONNECTION_ERRORS as error:
             raise _unavailable(error) from error
         bids = decode_rows(Bid, rows)
@@ -353,11 +360,9 @@ async def _upsert(
         await connection.execute(table.upsert_statement(), *table.arrays(list(entities.values())))
 
 
-async def _open_ledger_accounts(connection: Connection, accounts: Mapping[str, Account]) -> None:
+async def _open_ledger_accounts(connection: Connection, accounts: Sequence[Account]) -> None:
     numbers = [
-        ledger.ledger_account(account.number, code)
-        for account in accounts.values()
-        for code in ledger.CUSTOMER_CODES
+        ledger.ledger_account(account.number, code) for account in accounts for code in ledger.CUSTOMER_CODES
     ]
     await connection.execute(
         query("open_ledger_accounts"), numbers, [ledger.is_floored(number) for number in numbers]

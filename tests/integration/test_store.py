@@ -10,6 +10,7 @@ from auction.ledger import TransferCode
 from auction.memory import MemoryShard, MemoryStore
 from auction.ports import Answer, Changes, KeyedRequest, StoredAnswer
 from sql import query
+from sql.store import FIND_CLIENT_BIDS
 from tests.simulation.driver import Crowd
 from tests.support import assert_audit_passes
 
@@ -128,6 +129,27 @@ async def test_answers_are_kept_with_their_request(open_store):
     await store.commit(Changes(answers=[StoredAnswer(request, answer, 7)]))
     found = await store.find_answers([request, KeyedRequest("acct_b", "key-1", b"h" * 32)])
     assert {("acct_a", "key-1"): StoredAnswer(request, answer, 7)} == found
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [(FIND_CLIENT_BIDS, "bids_client_bid_id_unique"), (query("find_answers"), "idempotency_keys_pkey")],
+)
+@pytest.mark.parametrize("rows", [0, 100])
+async def test_what_is_looked_up_for_every_bid_is_looked_up_in_its_index(server, statement, index, rows):
+    """The first plan stays with the writer's connection, so it must be right while the tables are small."""
+    database = await server.new_database()
+    store = database.store()
+    crowd = await crowded(store, steps=rows)
+    connection = store._writer()
+    if rows:
+        owner = await database.connect()
+        await owner.execute("ANALYZE")
+        await owner.close()
+        assert crowd.accepted
+    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}", ["a"], ["b"]))
+    await store.close()
+    assert index in plan and "Filter" not in plan, plan
 
 
 async def test_the_newest_snapshot_is_loaded(open_store):
