@@ -10,6 +10,7 @@ from api import (
     accounts,
     agent,
     asyncapi,
+    audit_log,
     bids,
     event_feed,
     history,
@@ -46,6 +47,7 @@ from api.system import ASYNCAPI, OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
+from sql.audit_log import AuditLog
 from sql.reads import Reader
 from sql.scope import EVERYBODY, Pool
 from sql.target_store import TargetStore
@@ -70,6 +72,7 @@ ROUTES: list[Route] = routes_of(
     payouts,
     limits,
     operators,
+    audit_log,
     watch,
     webhooks,
 )
@@ -110,6 +113,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         Doorway(config),
         TargetStore(pool, reader),
         TargetRunner(engine, TargetStore(everybody, system), system),
+        AuditLog(pool, reader),
     )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))

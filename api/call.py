@@ -41,6 +41,7 @@ class Reply(Generic[T]):
     answer: Answer | None = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    kept: Answer | None = None  # what is stored of a value with a secret
 
 
 class _Versioned(Struct, frozen=True):
@@ -128,7 +129,7 @@ class Call(Generic[B, Q]):
         answer = reply.answer
         if answer is None or answer.status >= 300 or "Idempotency-Replayed" in reply.headers:
             return reply
-        return Reply(value=value, status=answer.status, headers={"Cache-Control": "no-store"})
+        return Reply(value=value, status=answer.status, headers={"Cache-Control": "no-store"}, kept=answer)
 
     def keyed_request(self) -> KeyedRequest | None:
         """Return the request's idempotency key with the hash of everything that makes it this request."""

@@ -27,7 +27,7 @@ ROLE_SCOPES: dict[str, tuple[str, ...]] = {
     "owner": ("supply:read", "supply:write", "agent"),
     "operator": ("operator:read", "operator:write"),
 }
-_COMMON_SCOPES = ("billing:read", "billing:write", "keys:write", "webhooks:write")
+_COMMON_SCOPES = ("audit:read", "billing:read", "billing:write", "keys:write", "webhooks:write")
 
 _ALPHABET = string.digits + string.ascii_lowercase + string.ascii_uppercase
 _KEY = re.compile(r"fal_(live|test)_([0-9A-Za-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)

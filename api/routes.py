@@ -17,6 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from api.admit import admit
+from api.audit_trail import record
 from api.auth import Principal
 from api.call import Call, Reply, respond
 from api.codec import codec_for_answer
@@ -26,6 +27,10 @@ from api.rate_limits import BATCH_COST, Bucket
 from api.services import SERVICES
 from auction.errors import Rejection
 from sql.scope import EVERYBODY, PUBLIC, Scope, acting, tenant
+
+AUDITED_SCOPES = frozenset(
+    ("supply:write", "billing:write", "keys:write", "webhooks:write", "operator:write")
+)
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Reply[Any]]]
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
@@ -60,6 +65,11 @@ class Route:
         return self.handler.__name__.removesuffix("_")
 
     @property
+    def is_audited(self) -> bool:
+        """Whether it changes something that the journal does not tell of with its key."""
+        return self.method != "GET" and self.scope is not None and self.scope in AUDITED_SCOPES
+
+    @property
     def summary(self) -> str:
         return (self.handler.__doc__ or self.name).strip().splitlines()[0]
 
@@ -91,7 +101,10 @@ class Route:
             raw, body = await read_body(request, services.config, self.body, is_batch=self.is_batch)
         call = Call(request, services, codec, principal, body, query, raw, self.status)
         with acting(self._reach(principal)):
-            return respond(await self.handler(call), codec)
+            reply = await self.handler(call)
+            if self.is_audited and self.scope is not None:
+                await record(call, self.scope, reply)
+            return respond(reply, codec)
 
     def _reach(self, principal: Principal | None) -> Scope:
         """Whose rows its statements may see."""

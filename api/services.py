@@ -21,6 +21,7 @@ from auction.engine import Engine
 from auction.errors import Unavailable
 from auction.publisher import Subscription
 from auction.units import Price
+from sql.audit_log import AuditLog
 from sql.reads import Reader
 from sql.target_store import TargetStore
 from sql.webhook_store import WebhookStore
@@ -45,6 +46,7 @@ class Services:
     doorway: Doorway
     targets: TargetStore
     runner: TargetRunner
+    audit_log: AuditLog
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from auction.state import Balance
 from auction.units import format_microusd
 
 Scope = Literal[
+    "audit:read",
     "bids:read",
     "bids:write",
     "supply:read",

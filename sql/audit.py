@@ -146,6 +146,7 @@ async def audit(connection: "Connection") -> list[Finding]:
         await connection.execute("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
         facts = Facts()
         findings = [await _read_journal(connection, facts), await _check_digests(connection)]
+        findings.append(await _check_audit_chain(connection))
         findings += [await _run(connection, check, facts) for check in _SQL_CHECKS]
     return sorted(findings, key=lambda finding: finding.name)
 
@@ -226,6 +227,22 @@ async def _check_digests(connection: "Connection") -> Finding:
             if digest != expected:
                 tally.add_bad(f"tick {tick} of {market}: digest {digest}, its contents give {expected}")
     return _scanned("26_tick_digests", text, tally, started_ns)
+
+
+async def _check_audit_chain(connection: "Connection") -> Finding:
+    started_ns = time.perf_counter_ns()
+    text = query("audit_36_audit_chain")
+    tally = _Tally()
+    number, last = 0, hashlib.sha256(b"fallow audit log").digest()
+    async for rows in _scan(connection, text):
+        tally.checked += len(rows)
+        for previous_hash, own_hash, *fields in rows:
+            written = "".join("-," if f is None else f"{len(str(f).encode())}:{f}," for f in fields)
+            expected = hashlib.sha256(previous_hash + written.encode()).digest()
+            if (fields[0], previous_hash, own_hash) != (number + 1, last, expected):
+                tally.add_bad(f"row {fields[0]} of {fields[2]} does not follow from row {number}")
+            number, last = fields[0], own_hash
+    return _scanned("36_audit_chain", text, tally, started_ns)
 
 
 async def _read_journal(connection: "Connection", facts: Facts) -> Finding:

@@ -147,6 +147,7 @@ async def build_parties(connection: Any) -> None:
             await insert(connection, "ledger_balances", ledger_account=number * 8 + code, floored=True)
         for seq in (1, 2):
             await insert(connection, "events", account=account, account_seq=seq)
+        await insert(connection, "audit_log", account=account, request_sha256=bytes(32), answer="{}")
 
 
 async def build_market(connection: Any) -> None:
@@ -340,6 +341,8 @@ CORRUPTIONS: list[tuple[str, str]] = [
     ("33_offers_kept", "UPDATE offers SET gpus = 1"),
     ("35_payouts", "INSERT INTO payouts VALUES ('p', 'owner', 1, 'created', '', 1, NULL)"),
     ("34_refunds", "UPDATE leases SET refunded = 1 WHERE settled > 0"),
+    ("36_audit_chain", "UPDATE audit_log SET answer = NULL WHERE id = 2"),
+    ("36_audit_chain", "DELETE FROM audit_log WHERE id = 1"),
 ]
 # fmt: on
 
