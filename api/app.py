@@ -37,6 +37,7 @@ from api.middleware import boundary, drop_server_header
 from api.openapi import describe
 from api.rate_limits import RateLimiter
 from api.reconciliation import Reconciliation
+from api.request_metrics import Requests, new_registry
 from api.risk_record import Records
 from api.routes import Route, routes_of
 from api.services import SERVICES, Services
@@ -96,6 +97,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         degraded_seconds=config.node_degraded_seconds,
         offline_seconds=config.node_offline_seconds,
     )
+    registry = new_registry()
     sender = WebhookSender(engine, WebhookOutbox(everybody), lambda: open_session(config.reach))
     app[SERVICES] = Services(
         engine,
@@ -114,6 +116,8 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         TargetStore(pool, reader),
         TargetRunner(engine, TargetStore(everybody, system), system),
         AuditLog(pool, reader),
+        registry,
+        Requests(registry),
     )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))

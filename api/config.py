@@ -24,6 +24,7 @@ class Config:
     connections_max: int = 4_000
     rates: Policies = field(default_factory=Policies)
     behind_proxy: bool = False  # one that ends TLS and writes X-Forwarded-For
+    metrics_port: int = 0  # on loopback, whatever `host` is
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     heartbeat_seconds: float = 10.0
@@ -51,6 +52,8 @@ class Config:
             raise ValueError("connections_max must be above zero")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port {self.port}: expected 0 to 65535")
+        if not 0 <= self.metrics_port <= 65_535:
+            raise ValueError(f"metrics port {self.metrics_port}: expected 0 to 65535")
         if not 0 < self.body_bytes_max <= self.batch_body_bytes_max <= 16 * 1024 * 1024:
             raise ValueError("body caps: expected 0 < body_bytes_max <= batch_body_bytes_max <= 16 MiB")
         if not 0 < self.key_cache_seconds <= 2:

@@ -1,5 +1,7 @@
 """The one place where exceptions become answers, and where every answer gets its request id."""
 
+import asyncio
+
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -18,7 +20,10 @@ REQUEST_ID_HEADER = "X-Request-Id"
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Run a handler; answer whatever it raises as problem+json, or msgpack if that is accepted."""
     request[REQUEST_ID] = random_id("req")
-    request.app[SERVICES].doorway.heard(request.protocol)
+    services = request.app[SERVICES]
+    services.doorway.heard(request.protocol)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
     try:
         response = await handler(request)
     except web.HTTPSuccessful as success:
@@ -29,6 +34,10 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
         if STANDING in request:
             response.headers.update(request[STANDING].headers)
+    resource = request.match_info.route.resource
+    # Whatever somebody makes up for a method or a path is one series, not many.
+    name = "none" if resource is None else f"{request.method} {resource.canonical}"
+    services.requests.observe(name, response.status, loop.time() - began_s)
     return response
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from api.auth import Authenticator
 from api.config import Config
@@ -14,6 +15,7 @@ from api.doorway import Doorway
 from api.heartbeats import NodeWatch
 from api.rate_limits import RateLimiter
 from api.reconciliation import Reconciliation
+from api.request_metrics import Requests
 from api.risk_record import Records
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -47,6 +49,8 @@ class Services:
     targets: TargetStore
     runner: TargetRunner
     audit_log: AuditLog
+    registry: CollectorRegistry
+    requests: Requests
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)

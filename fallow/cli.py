@@ -130,6 +130,7 @@ def demo(
     help="Where webhooks may be sent: public addresses only, or also to this machine or private networks.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--metrics-port", default=9464, show_default=True, help="For Prometheus; on loopback, always.")
 @click.option(
     "--tls-certificate", type=PemFile, default=None, help="Serve TLS with this certificate chain (PEM)."
 )
@@ -144,6 +145,7 @@ def serve(
     data_dir: Path | None,
     webhook_reach: "Reach",
     host: str,
+    metrics_port: int,
     tls_certificate: Path | None,
     tls_key: Path | None,
     behind_proxy: bool,
@@ -160,6 +162,7 @@ def serve(
         config = Config(
             host=host,
             port=port,
+            metrics_port=metrics_port,
             webhook_reach=webhook_reach,
             tls_certificate=tls_certificate,
             tls_key=tls_key,

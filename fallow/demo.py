@@ -159,7 +159,7 @@ def _announce(
 ) -> None:
     facts: dict[str, Any] = {
         "api": running.url,
-        "metrics": None,
+        "metrics": running.metrics_url,
         "keys": {
             "buyer": people.buyer.key,
             "owner": people.owner.key,

@@ -67,7 +67,7 @@ async def serve(url: str | None, data_dir: Path, config: Config) -> None:
     async with open_database(url=url, data_dir=data_dir) as database:
         await database.prepare(apply_migrations=False)
         async with running_server(database, config) as running:
-            print(f"serving {running.url}", file=sys.stderr)
+            print(f"serving {running.url}, metrics at {running.metrics_url}", file=sys.stderr)
             await running.engine.run_until(stop)
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from api.app import build_app
 from api.config import Config
 from api.doorway import Doorway
+from api.metrics import metrics_app
 from api.services import SERVICES
 from auction.clock import SystemClock
 from auction.engine import Engine
@@ -24,6 +25,7 @@ from sql.pool import Database
 
 PORTS_TRIED_MAX = 20
 DRAIN_SECONDS = 5.0
+LOOPBACK = "127.0.0.1"
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Running(Struct, frozen=True):
 
     engine: Engine
     url: str
+    metrics_url: str
 
 
 @asynccontextmanager
@@ -52,7 +55,8 @@ async def running_server(database: Database, config: Config) -> AsyncIterator[Ru
                 try:
                     scheme = "http" if config.tls_certificate is None else "https"
                     port = listening.sockets[0].getsockname()[1]
-                    yield Running(engine, f"{scheme}://{config.host}:{port}")
+                    async with _metrics(app, config.metrics_port) as metrics_url:
+                        yield Running(engine, f"{scheme}://{config.host}:{port}", metrics_url)
                 finally:
                     app[SERVICES].doorway.close(listening)
             finally:
@@ -61,6 +65,24 @@ async def running_server(database: Database, config: Config) -> AsyncIterator[Ru
             await pool.close()
     finally:
         await engine.stop()
+
+
+@asynccontextmanager
+async def _metrics(app: web.Application, port: int) -> AsyncIterator[str]:
+    """Answer Prometheus on loopback; where the port is taken, on one that the system chooses."""
+    runner = web.AppRunner(metrics_app(app), access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, LOOPBACK, port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            log.warning("port %d is taken: metrics are on another", port)
+            await web.TCPSite(runner, LOOPBACK, 0).start()
+        yield f"http://{LOOPBACK}:{runner.addresses[0][1]}/metrics"
+    finally:
+        await runner.cleanup()
 
 
 def _settle_collector() -> None:
