@@ -41,10 +41,12 @@ class LazyGroup(click.Group):
     elsewhere: ClassVar[dict[str, str]] = {
         "agent": "fallow.agent_cli",
         "bid": "fallow.buyer_cli",
-        "bill": "fallow.buyer_cli",
+        "bill": "fallow.bill_cli",
         "bot": "fallow.bot_cli",
+        "commands": "fallow.tree_cli",
+        "completion": "fallow.tree_cli",
         "lease": "fallow.buyer_cli",
-        "market": "fallow.buyer_cli",
+        "market": "fallow.market_cli",
         "quote": "fallow.buyer_cli",
         "reserve": "fallow.reserve",
         "target": "fallow.buyer_cli",
@@ -284,4 +286,4 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="fallow")

@@ -61,6 +61,7 @@ class Client:
         """Close every connection, and the thread."""
         if self._thread.is_alive():
             self._run(self._client.close())
+            self._run(self._loop.shutdown_asyncgens())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -228,7 +229,11 @@ class Client:
         return self._iterate(self._client.stream(**channels))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # after Ctrl-C nothing may go on waiting behind it
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         async def step() -> tuple[bool, T | None]:
