@@ -1,4 +1,4 @@
-"""The buyer's commands: quotes, bids, leases, targets. Noun, then verb; over `fallow.Client`."""
+"""The buyer's commands: quotes, bids, targets. Noun, then verb; over `fallow.Client`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 BID_COLUMNS = (
     "id", "market", "status", "gpus", "filled_gpus", "limit_price_per_gpu_hour", "current_price", "spent",
 )  # fmt: skip
-LEASE_COLUMNS = ("id", "market", "state", "gpus", "price", "cost", "started_at", "end_reason")
 TARGET_COLUMNS = ("id", "kind", "market", "state", "reason", "running_gpus", "spent", "max_spend", "ends_at")
 
 
@@ -93,27 +92,6 @@ def bid_amend(client: "Client", bid: str, limit: str | None, gpus: int | None, p
 def bid_cancel(client: "Client", bid: str, keep_leases: bool) -> Found:
     """Cancel a bid, and release what it has."""
     return BID_COLUMNS, [client.cancel_bid(bid, release=not keep_leases)]
-
-
-@click.group()
-def lease() -> None:
-    """The GPUs you have, and had."""
-
-
-@lease.command("ls")
-@click.option("--state")
-@remote
-def lease_ls(client: "Client", state: str | None) -> Found:
-    """List your leases, newest first."""
-    return LEASE_COLUMNS, client.leases(state=state)
-
-
-@lease.command("release")
-@click.argument("lease")
-@remote
-def lease_release(client: "Client", lease: str) -> Found:
-    """Give a lease back: it, and its bill, end now."""
-    return LEASE_COLUMNS, [client.release_lease(lease)]
 
 
 @click.group()
