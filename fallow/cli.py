@@ -47,12 +47,14 @@ class LazyGroup(click.Group):
         "completion": "fallow.tree_cli",
         "key": "fallow.key_cli",
         "lease": "fallow.lease_cli",
+        "login": "fallow.login_cli",
         "market": "fallow.market_cli",
         "node": "fallow.node_cli",
         "offer": "fallow.offer_cli",
         "quote": "fallow.buyer_cli",
         "reserve": "fallow.reserve",
         "target": "fallow.buyer_cli",
+        "webhook": "fallow.webhook_cli",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

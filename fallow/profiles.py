@@ -1,7 +1,8 @@
 """Where a user's servers and keys are kept: one file of mode 0600 under the user's configuration folder.
 
-What a flag says comes first, then a profile that was named, then the environment, then the profile
-`default`. A stored key is sent to the server that it was stored with and to no other.
+What a flag says comes first, then a profile that was named; else the environment, if it says anything of
+either; else the profile `default`. A stored key is sent to the server that it was stored with and to no
+other.
 """
 
 import os
@@ -75,17 +76,16 @@ def save_profile(name: str, profile: Profile) -> Path:
 def resolve(server: str | None, key: str | None, name: str | None) -> tuple[str | None, str | None]:
     """Return the server and key to use, None for neither said; raises ValueError for a profile not there."""
     name = name or os.environ.get("FALLOW_PROFILE")
+    said_server, said_key = os.environ.get("FALLOW_URL") or None, os.environ.get("FALLOW_KEY") or None
+    if name is None and (said_server or said_key):
+        return server or said_server, key or said_key
     profiles = load_profiles()
-    if name is not None:
-        if name not in profiles:
-            raise ValueError(f"no profile {name!r}; `fallow login --profile {name}` makes it")
-    else:
-        server = server or os.environ.get("FALLOW_URL")
-        key = key or os.environ.get("FALLOW_KEY")
+    if name is not None and name not in profiles:
+        raise ValueError(f"no profile {name!r}; `fallow login --profile {name}` makes it")
     profile = profiles.get(name or DEFAULT_PROFILE)
     if profile is None:
         return server, key
     server = server or profile.server
-    if key is None and server.rstrip("/") == profile.server.rstrip("/"):
+    if key is None and server.rstrip("/") == profile.server:
         key = profile.key
     return server, key
