@@ -22,6 +22,11 @@ TICK_COLUMNS = (
     "market", "tick", "cleared_at", "price", "entry_price", "cleared_gpus", "offered_gpus", "demanded_gpus",
     "started_gpus", "preempted_gpus", "status",
 )  # fmt: skip
+# A terminal of 80 columns shows these whole.
+WATCHED = {
+    "market": "market", "tick": "tick", "price": "price", "cleared_gpus": "leased", "offered_gpus": "offered",
+    "demanded_gpus": "wanted", "preempted_gpus": "preempted", "status": "status",
+}  # fmt: skip
 CANDLE_COLUMNS = (
     "start_at", "open", "high", "low", "close", "ticks", "cleared_gpus", "offered_gpus", "preempted_gpus",
 )  # fmt: skip
@@ -136,5 +141,5 @@ def _watch_table(found: Any, watched: list[str]) -> None:
     with Live(auto_refresh=False) as live:
         for tick in found:
             newest[tick.market] = tick
-            rows = [cells_of(newest[name], TICK_COLUMNS) for name in watched if name in newest]
-            live.update(table_of(TICK_COLUMNS, rows), refresh=True)
+            rows = [cells_of(newest[name], tuple(WATCHED)) for name in watched if name in newest]
+            live.update(table_of(tuple(WATCHED.values()), rows), refresh=True)

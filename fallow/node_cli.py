@@ -63,7 +63,7 @@ def node_recall(client: "Client", output: str, node: str, notice_seconds: int | 
     """
     preview = client.preview_recall(node, notice_seconds=notice_seconds)
     if not yes:
-        click.echo(_warning(preview), err=True)
+        click.echo(_warning(preview, notice_seconds), err=True)
         click.confirm("Recall it?", abort=True, err=True)
     recalled = client.recall(node, notice_seconds=notice_seconds, version=preview.node.version)
     if output == "json":
@@ -72,14 +72,16 @@ def node_recall(client: "Client", output: str, node: str, notice_seconds: int | 
         show(recalled.notices, NOTICE_COLUMNS, output)
 
 
-def _warning(preview: "Recall") -> str:
+def _warning(preview: "Recall", notice_seconds: int | None) -> str:
     gpus = sum(lease.gpus for lease in preview.leases)
-    lines = [
-        f"{preview.node.id} ({preview.node.name}): {len(preview.leases)} leases on {gpus} GPUs would end"
-    ]
-    reclaim_at = {notice.lease: notice.reclaim_at for notice in preview.notices}
+    notice = (
+        "the notice that its offer promised" if notice_seconds is None else f"{notice_seconds} s of notice"
+    )
+    name = f"{preview.node.id} ({preview.node.name})"
+    lines = [f"{name}: {len(preview.leases)} leases on {gpus} GPUs would end"]
+    if preview.leases:
+        lines[0] += f", each after {notice}:"
     for lease in preview.leases:
-        at = reclaim_at.get(lease.id)
-        when = "now" if at is None else f"at {at:%Y-%m-%d %H:%M:%S}Z"
-        lines.append(f"  {lease.id}  {lease.gpus} GPUs  {lease.state}  {when}")
+        price = "-" if lease.price is None else f"{lease.price} a GPU-hour"
+        lines.append(f"  {lease.id}  {lease.gpus} GPUs  {lease.state}  {price}")
     return "\n".join(lines)

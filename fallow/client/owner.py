@@ -58,7 +58,7 @@ class OwnerRoutes(Requests):
         return found
 
     async def preview_recall(self, node: str, *, notice_seconds: int | None = None) -> Recall:
-        """Return the leases and notices of a recall; nothing happens."""
+        """Return the leases that a recall would end; nothing happens, and no notice is issued."""
         terms = terms_of({"notice_seconds": notice_seconds, "preview": True})
         return await self._post(f"/v1/nodes/{node}/recall", Recall, terms)
 

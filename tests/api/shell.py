@@ -15,7 +15,7 @@ class Shell:
         self.key = key or venue.buyer
         self.home = home
 
-    async def start(self, *arguments, key=None, server=None, **variables):
+    async def start(self, *arguments, key=None, server=None, stdout=subprocess.PIPE, **variables):
         """Start a command; an empty key or server leaves it out of the environment."""
         environment = {
             **os.environ,
@@ -27,7 +27,7 @@ class Shell:
         }
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fallow.cli", *arguments,
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     async def run(self, *arguments, text="", **options):

@@ -30,7 +30,12 @@ async def test_a_node_is_enrolled_offered_and_recalled_after_a_question(shell, v
     (open_again,) = await shell.json("node", "cordon", node["id"], "--off")
     assert cordoned["state"] == "cordoned" != open_again["state"]
     code, output, asked = await shell.run("node", "recall", node["id"], text="n\n")
-    assert (code, output) == (1, "") and lease["id"] in asked and "1 leases on 3 GPUs" in asked
+    assert (
+        (code, output) == (1, "")
+        and lease["id"] in asked
+        and "1 leases on 3 GPUs" in asked
+        and "offer promised" in asked
+    )
     (listed,) = await shell.json("offer", "ls", "--node", node["id"])
     assert listed["status"] == "partly_leased", "a no is a no"
     code, output, _ = await shell.run("node", "recall", node["id"], "--yes", "-o", "csv")

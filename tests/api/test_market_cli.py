@@ -1,9 +1,13 @@
 """`fallow market`, `bill`, `commands`, `completion` as processes against a real market."""
 
 import csv
+import fcntl
 import io
 import json
+import os
 import signal
+import struct
+import termios
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -73,6 +77,18 @@ async def test_a_market_is_watched_for_so_many_ticks_or_until_it_is_interrupted(
     process.send_signal(signal.SIGINT)
     _, errors = await process.communicate()
     assert (process.returncode, errors) == (0, b"")
+
+
+async def test_on_a_terminal_the_watched_market_is_a_table_in_its_place(shell):
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = await shell.start("market", "watch", "--ticks", "2", stdout=theirs, TERM="xterm")
+    os.close(theirs)
+    _, errors = await process.communicate()
+    drawn = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert (process.returncode, errors) == (0, b"")
+    assert drawn.count("wanted") >= 2 and MARKET in drawn and "…" not in drawn
 
 
 async def test_the_bill_in_all_its_forms(shell):
