@@ -1,6 +1,6 @@
 """The `fallow` command. Noun then verb; every command says what it does and what its exit code means.
 
-Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable.
+Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable, 6 preempted.
 """
 
 import asyncio
@@ -76,10 +76,13 @@ def main() -> None:
     \b
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
+    fallow login           keep a server and a key; or set FALLOW_URL and FALLOW_KEY
     fallow market ls       what is for sale; then quote, bid, lease, target, bill
+    fallow node enrol      lend: then offer, key, webhook
     fallow bot run         a bot: live, on paper, over a recording, simulated
     fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
+    fallow commands        every command there is
     """
 
 

@@ -45,6 +45,8 @@ def load_profiles() -> dict[str, Profile]:
             raw = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
     if len(raw) > FILE_BYTES_MAX:
         raise ValueError(f"{path}: expected at most {FILE_BYTES_MAX} bytes")
     try:
@@ -61,15 +63,10 @@ def save_profile(name: str, profile: Profile) -> Path:
     if len(found) > PROFILES_MAX:
         raise ValueError(f"expected at most {PROFILES_MAX} profiles")
     path = profiles_path()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(found)))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        _replace(path, msgspec.json.format(msgspec.json.encode(found)))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
     return path
 
 
@@ -89,3 +86,15 @@ def resolve(server: str | None, key: str | None, name: str | None) -> tuple[str 
     if key is None and server.rstrip("/") == profile.server:
         key = profile.key
     return server, key
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

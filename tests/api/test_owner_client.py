@@ -7,6 +7,8 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from api import (
     wire_history,
@@ -103,6 +105,34 @@ async def test_an_offer_is_withdrawn_and_the_summary_has_its_hours(venue):
         summary = await owner.owner_summary(group_by="node", purchase_price_per_gpu=25_000)
         assert summary.short_run_floor.net_per_gpu_hour > 0 and summary.from_time < summary.to_time
         assert {group.node for group in summary.data} <= {node["id"]}
+
+
+async def test_a_withdrawal_whose_answer_was_lost_is_not_refused_when_it_is_sent_again(venue):
+    """Its If-Match is stale by then: the idempotency key has to come first."""
+    _, offer = await venue.offer_node()
+    sent = []
+
+    async def lose_the_first(request):
+        headers = {
+            name: request.headers[name]
+            for name in ("Authorization", "Idempotency-Key", "If-Match")
+            if name in request.headers
+        }
+        async with venue.client.request(request.method, request.path_qs, headers=headers) as response:
+            raw = await response.read()
+        if request.method == "DELETE":
+            sent.append((headers["Idempotency-Key"], headers["If-Match"]))
+            if len(sent) == 1:
+                request.transport.abort()
+        return web.Response(status=response.status, body=raw, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", lose_the_first)
+    front = TestServer(app, host="127.0.0.1")
+    await front.start_server()
+    async with front, AsyncClient(str(front.make_url("/")), key=venue.owner) as owner:
+        assert (await owner.withdraw_offer(offer["id"])).status == "withdrawn"
+    assert len(sent) == 2 and len(set(sent)) == 1 and sent[0][1] == f'"{offer["version"]}"'
 
 
 async def test_a_key_is_made_rotated_and_revoked(venue):

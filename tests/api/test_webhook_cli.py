@@ -137,6 +137,11 @@ async def test_a_profile_serves_its_own_server_only(shell, venue):
     path.chmod(0o644)
     code, _, errors = await shell.run("bill", "balance", **nowhere)
     assert code == 2 and "chmod 600" in errors
+    path.unlink()
+    path.mkdir()
+    for command in (("bill", "balance"), ("login", "--server", shell.server)):
+        code, _, errors = await shell.run(*command, text=text, **nowhere)
+        assert code == 2 and "Is a directory" in errors
 
 
 async def test_a_market_that_is_away_has_its_exit_code(shell):
