@@ -249,8 +249,8 @@ def _run(
 @contextmanager
 def _ending() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end what runs in order, and turn a no into its exit code."""
-    from fallow.buyer_cli import EXIT_AUTH, EXIT_REFUSED, EXIT_UNAVAILABLE
     from fallow.client import AuthError, ProblemError, UnavailableError
+    from fallow.command import EXIT_AUTH, EXIT_REFUSED, EXIT_UNAVAILABLE
     from fallow.kit.record import WrongFileError
 
     def interrupt(*_: Any) -> None:

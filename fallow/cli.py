@@ -1,6 +1,6 @@
 """The `fallow` command. Noun then verb; every command says what it does and what its exit code means.
 
-Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable.
+Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable, 6 preempted.
 """
 
 import asyncio
@@ -41,13 +41,20 @@ class LazyGroup(click.Group):
     elsewhere: ClassVar[dict[str, str]] = {
         "agent": "fallow.agent_cli",
         "bid": "fallow.buyer_cli",
-        "bill": "fallow.buyer_cli",
+        "bill": "fallow.bill_cli",
         "bot": "fallow.bot_cli",
-        "lease": "fallow.buyer_cli",
-        "market": "fallow.buyer_cli",
+        "commands": "fallow.tree_cli",
+        "completion": "fallow.tree_cli",
+        "key": "fallow.key_cli",
+        "lease": "fallow.lease_cli",
+        "login": "fallow.login_cli",
+        "market": "fallow.market_cli",
+        "node": "fallow.node_cli",
+        "offer": "fallow.offer_cli",
         "quote": "fallow.buyer_cli",
         "reserve": "fallow.reserve",
         "target": "fallow.buyer_cli",
+        "webhook": "fallow.webhook_cli",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -69,10 +76,13 @@ def main() -> None:
     \b
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
+    fallow login           keep a server and a key; or set FALLOW_URL and FALLOW_KEY
     fallow market ls       what is for sale; then quote, bid, lease, target, bill
+    fallow node enrol      lend: then offer, key, webhook
     fallow bot run         a bot: live, on paper, over a recording, simulated
     fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
+    fallow commands        every command there is
     """
 
 
@@ -287,4 +297,4 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="fallow")

@@ -21,6 +21,7 @@ from fallow.client.errors import (
     RefusedError,
     UnavailableError,
 )
+from fallow.client.webhooks import SignatureError, WebhookMessage, verify_webhook
 
 __all__ = [
     "AsyncClient",
@@ -32,5 +33,8 @@ __all__ = [
     "ProblemError",
     "RateLimitedError",
     "RefusedError",
+    "SignatureError",
     "UnavailableError",
+    "WebhookMessage",
+    "verify_webhook",
 ]

@@ -4,28 +4,21 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
-from msgspec import Struct
-
-from fallow.client.model import Balance, Bid, Lease, Market, Notice, Preview, Quote, Target, Tick
-from fallow.client.money import Money, write_money
+from fallow.client.account import AccountRoutes
+from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
+from fallow.client.money import Money
+from fallow.client.owner import OwnerRoutes
+from fallow.client.owner_model import Candle
+from fallow.client.requests import Page, terms_of
 from fallow.client.stream import Message, follow
 from fallow.client.transport import Trace, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
-PAGE = 100
-ROWS_MAX = 10_000  # of one iteration
-
-T = TypeVar("T")
 
 
-class _Page(Struct, Generic[T], frozen=True):
-    data: list[T]
-    next_cursor: str | None = None
-
-
-class AsyncClient:
+class AsyncClient(OwnerRoutes, AccountRoutes):
     """One account's way to a market. Server and key default to FALLOW_URL and FALLOW_KEY.
 
     Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once. `trace` is
@@ -61,7 +54,7 @@ class AsyncClient:
 
     async def markets(self) -> list[Market]:
         """Return every market."""
-        found: _Page[Market] = await self._transport.ask("GET", "/v1/markets", _Page[Market])
+        found: Page[Market] = await self._transport.ask("GET", "/v1/markets", Page[Market])
         return found.data
 
     async def market(self, market: str) -> Market:
@@ -75,6 +68,14 @@ class AsyncClient:
     async def quote(self, market: str, gpus: int, *, min_gpus: int = 1) -> Quote:
         """Return what so many GPUs would cost at the next tick."""
         return await self._get(f"/v1/markets/{market}/quote", Quote, gpus=gpus, min_gpus=min_gpus)
+
+    async def curve(self, market: str) -> Curve:
+        """Return demand and supply of the book now."""
+        return await self._get(f"/v1/markets/{market}/curve", Curve)
+
+    def candles(self, market: str, *, interval: str = "1m") -> AsyncIterator[Candle]:
+        """Iterate over a market's prices by 1m, 5m, 1h or 1d, newest first."""
+        return self._all(f"/v1/markets/{market}/candles", Candle, interval=interval)
 
     # -- bids --------------------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ class AsyncClient:
 
         `payload` is what its nodes run: {"command": [...], "image": ..., "env": {...}}.
         """
-        terms = _bid_terms(locals())
+        terms = terms_of(locals())
         found: Bid = await self._transport.ask("POST", "/v1/bids", Bid, body=terms)
         return found
 
@@ -109,7 +110,7 @@ class AsyncClient:
         self, market: str, *, gpus: int, limit_price_per_gpu_hour: Money, min_gpus: int | None = None
     ) -> Preview:
         """Return what a bid would get and tie up; nothing is placed."""
-        terms = _bid_terms(locals())
+        terms = terms_of(locals())
         found: Preview = await self._transport.ask("POST", "/v1/bids/preview", Preview, body=terms)
         return found
 
@@ -126,7 +127,7 @@ class AsyncClient:
         confirm_limit: bool | None = None,
     ) -> Bid:
         """Change a bid while it runs."""
-        terms = _bid_terms({name: value for name, value in locals().items() if name != "bid"})
+        terms = terms_of({name: value for name, value in locals().items() if name != "bid"})
         found: Bid = await self._transport.ask("PATCH", f"/v1/bids/{bid}", Bid, body=terms)
         return found
 
@@ -176,8 +177,8 @@ class AsyncClient:
         notice `after`, so that none is missed between two calls.
         """
         query = {"after": after, "wait_seconds": wait_seconds or None}
-        found: _Page[Notice] = await self._transport.ask(
-            "GET", "/v1/notices", _Page[Notice], query=query, wait_seconds=wait_seconds
+        found: Page[Notice] = await self._transport.ask(
+            "GET", "/v1/notices", Page[Notice], query=query, wait_seconds=wait_seconds
         )
         return found.data
 
@@ -201,7 +202,7 @@ class AsyncClient:
         max_spend: Money | None = None,
     ) -> Target:
         """Have the market hold so many GPUs at no more than the limit."""
-        return await self._aim("hold", _bid_terms(locals()))
+        return await self._aim("hold", terms_of(locals()))
 
     async def deadline(
         self,
@@ -214,7 +215,7 @@ class AsyncClient:
         limit_price_per_gpu_hour: Money | None = None,
     ) -> Target:
         """Have the market buy so much work by a time, within a budget."""
-        return await self._aim("deadline", _bid_terms(locals()))
+        return await self._aim("deadline", terms_of(locals()))
 
     async def pace(
         self,
@@ -227,7 +228,7 @@ class AsyncClient:
         max_spend: Money | None = None,
     ) -> Target:
         """Have the market spend a budget a UTC day, evenly."""
-        return await self._aim("pace", _bid_terms(locals()))
+        return await self._aim("pace", terms_of(locals()))
 
     async def target(self, target: str) -> Target:
         """Return one target and how far it has come."""
@@ -265,37 +266,6 @@ class AsyncClient:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    async def _get(self, path: str, view: type[T], **query: Any) -> T:
-        found: T = await self._transport.ask("GET", path, view, query=query)
-        return found
-
     async def _aim(self, kind: str, terms: dict[str, Any]) -> Target:
         found: Target = await self._transport.ask("POST", "/v1/targets", Target, body={"kind": kind} | terms)
         return found
-
-    async def _all(self, path: str, view: type[T], **query: Any) -> AsyncIterator[T]:
-        cursor: str | None = None
-        count = 0
-        while count < ROWS_MAX:
-            asked = query | {"limit": PAGE, "cursor": cursor}
-            found: _Page[T] = await self._transport.ask("GET", path, _Page[view], query=asked)  # type: ignore[valid-type]
-            for row in found.data:
-                yield row
-            count += len(found.data)
-            cursor = found.next_cursor
-            if cursor is None:
-                return
-
-
-_MONEY = frozenset({"limit_price_per_gpu_hour", "max_spend", "spend_per_day"})
-
-
-def _bid_terms(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a body as they are sent: what was not given is left out."""
-    terms = {name: value for name, value in named.items() if name != "self" and value is not None}
-    for name in _MONEY & terms.keys():
-        terms[name] = write_money(terms[name], name)
-    for name in ("expires_at", "ends_at"):
-        if name in terms and terms[name].tzinfo is None:
-            raise ValueError(f"{name}: expected a time with its zone, such as datetime(…, tzinfo=UTC)")
-    return terms

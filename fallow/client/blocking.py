@@ -6,12 +6,27 @@ an ordinary one here.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fallow.client.asynchronous import AsyncClient
-from fallow.client.model import Balance, Bid, Lease, Market, Notice, Preview, Quote, Target, Tick
+from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
+from fallow.client.owner_model import (
+    Candle,
+    Delivery,
+    Entry,
+    Key,
+    Node,
+    Offer,
+    OwnerSummary,
+    Recall,
+    Replay,
+    Statement,
+    StatementHead,
+    Usage,
+    Webhook,
+)
 from fallow.client.stream import Message
 from fallow.client.transport import Trace
 
@@ -46,6 +61,7 @@ class Client:
         """Close every connection, and the thread."""
         if self._thread.is_alive():
             self._run(self._client.close())
+            self._run(self._loop.shutdown_asyncgens())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -122,11 +138,102 @@ class Client:
     def balance(self) -> Balance:
         return self._run(self._client.balance())
 
+    def curve(self, market: str) -> Curve:
+        return self._run(self._client.curve(market))
+
+    def candles(self, market: str, *, interval: str = "1m") -> Iterator[Candle]:
+        return self._iterate(self._client.candles(market, interval=interval))
+
+    def create_node(self, name: str, market: str, **terms: Any) -> Node:
+        return self._run(self._client.create_node(name, market, **terms))
+
+    def node(self, node: str) -> Node:
+        return self._run(self._client.node(node))
+
+    def nodes(self) -> Iterator[Node]:
+        return self._iterate(self._client.nodes())
+
+    def cordon(self, node: str) -> Node:
+        return self._run(self._client.cordon(node))
+
+    def uncordon(self, node: str) -> Node:
+        return self._run(self._client.uncordon(node))
+
+    def recall(self, node: str, **terms: Any) -> Recall:
+        return self._run(self._client.recall(node, **terms))
+
+    def preview_recall(self, node: str, *, notice_seconds: int | None = None) -> Recall:
+        return self._run(self._client.preview_recall(node, notice_seconds=notice_seconds))
+
+    def create_offer(self, node: str, **terms: Any) -> Offer:
+        return self._run(self._client.create_offer(node, **terms))
+
+    def offer(self, offer: str) -> Offer:
+        return self._run(self._client.offer(offer))
+
+    def offers(self, *, node: str | None = None, status: str | None = None) -> Iterator[Offer]:
+        return self._iterate(self._client.offers(node=node, status=status))
+
+    def amend_offer(self, offer: str, **terms: Any) -> Offer:
+        return self._run(self._client.amend_offer(offer, **terms))
+
+    def withdraw_offer(self, offer: str, *, version: int | None = None) -> Offer:
+        return self._run(self._client.withdraw_offer(offer, version=version))
+
+    def owner_summary(self, **terms: Any) -> OwnerSummary:
+        return self._run(self._client.owner_summary(**terms))
+
+    def create_key(self, name: str, scopes: Sequence[str], **terms: Any) -> Key:
+        return self._run(self._client.create_key(name, scopes, **terms))
+
+    def keys(self) -> Iterator[Key]:
+        return self._iterate(self._client.keys())
+
+    def rotate_key(self, key: str, *, overlap_seconds: int | None = None) -> Key:
+        return self._run(self._client.rotate_key(key, overlap_seconds=overlap_seconds))
+
+    def revoke_key(self, key: str) -> Key:
+        return self._run(self._client.revoke_key(key))
+
+    def create_webhook(self, url: str, **terms: Any) -> Webhook:
+        return self._run(self._client.create_webhook(url, **terms))
+
+    def webhooks(self) -> Iterator[Webhook]:
+        return self._iterate(self._client.webhooks())
+
+    def delete_webhook(self, webhook: str) -> Webhook:
+        return self._run(self._client.delete_webhook(webhook))
+
+    def test_webhook(self, webhook: str) -> Delivery:
+        return self._run(self._client.test_webhook(webhook))
+
+    def replay_webhook(self, webhook: str, **terms: Any) -> Replay:
+        return self._run(self._client.replay_webhook(webhook, **terms))
+
+    def webhook_deliveries(self, webhook: str, *, state: str | None = None) -> Iterator[Delivery]:
+        return self._iterate(self._client.webhook_deliveries(webhook, state=state))
+
+    def usage(self, **terms: Any) -> Iterator[Usage]:
+        return self._iterate(self._client.usage(**terms))
+
+    def statements(self) -> list[StatementHead]:
+        return self._run(self._client.statements())
+
+    def statement(self, statement: str) -> Statement:
+        return self._run(self._client.statement(statement))
+
+    def ledger(self) -> Iterator[Entry]:
+        return self._iterate(self._client.ledger())
+
     def stream(self, **channels: Any) -> Iterator[Message]:
         return self._iterate(self._client.stream(**channels))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # after Ctrl-C nothing may go on waiting behind it
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         async def step() -> tuple[bool, T | None]:

@@ -6,41 +6,17 @@ import io
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from tests.api.conftest import MARKET
-
-
-class Shell:
-    """Runs `fallow` with a server and a key in its environment."""
-
-    def __init__(self, venue):
-        self.server = str(venue.client.make_url("/")).rstrip("/")
-        self.key = venue.buyer
-
-    async def run(self, *arguments, key=None, server=None):
-        environment = {
-            **os.environ, "FALLOW_URL": server or self.server, "FALLOW_KEY": key or self.key, "NO_COLOR": "1",
-        }  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fallow.cli", *arguments,
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        output, errors = await process.communicate()
-        return process.returncode, output.decode(), errors.decode()
-
-    async def json(self, *arguments):
-        code, output, errors = await self.run(*arguments, "-o", "json")
-        assert code == 0, errors
-        return [json.loads(line) for line in output.splitlines()]
+from tests.api.shell import Shell
 
 
 @pytest.fixture
-async def shell(venue):
+async def shell(venue, tmp_path):
     await venue.offer_node()
-    return Shell(venue)
+    return Shell(venue, tmp_path)
 
 
 async def test_a_bid_from_its_preview_to_its_end(shell, venue):

@@ -272,6 +272,6 @@ async def test_the_blocking_client_does_the_same_from_a_thread(venue):
 
 def test_both_clients_have_the_same_methods():
     def methods(kind):
-        return {name for name in vars(kind) if not name.startswith("_")}
+        return {name for name in dir(kind) if not name.startswith("_")}
 
     assert methods(Client) == methods(AsyncClient)
