@@ -47,11 +47,11 @@ def buyers(function: Callable[..., Any]) -> Callable[..., Any]:
                 columns, rows = function(market, **options)
                 found = list(islice(rows, ROWS_SHOWN_MAX))
         except AuthError as error:
-            _fail(error, EXIT_AUTH)
+            fail(error, EXIT_AUTH)
         except ProblemError as error:
-            _fail(error, EXIT_REFUSED)
+            fail(error, EXIT_REFUSED)
         except UnavailableError as error:
-            _fail(error, EXIT_UNAVAILABLE)
+            fail(error, EXIT_UNAVAILABLE)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         else:
@@ -277,7 +277,8 @@ def _cell(value: Any) -> str:
     return value.isoformat(timespec="seconds") if hasattr(value, "isoformat") else str(value)
 
 
-def _fail(error: Exception, code: int) -> None:
+def fail(error: Exception, code: int) -> None:
+    """Print what went wrong, with what would be accepted, and exit."""
     click.echo(f"fallow: {error}", err=True)
     accepted = getattr(getattr(error, "problem", None), "accepted", None)
     if accepted:

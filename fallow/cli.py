@@ -1,6 +1,6 @@
 """The `fallow` command. Noun then verb; every command says what it does and what its exit code means.
 
-Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable.
+Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable, 6 preempted.
 """
 
 import asyncio
@@ -47,6 +47,7 @@ class LazyGroup(click.Group):
         "market": "fallow.buyer_cli",
         "quote": "fallow.buyer_cli",
         "reserve": "fallow.reserve",
+        "run": "fallow.run_cli",
         "target": "fallow.buyer_cli",
     }
 
@@ -70,6 +71,7 @@ def main() -> None:
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
     fallow market ls       what is for sale; then quote, bid, lease, target, bill
+    fallow run             a command on leased GPUs: bid, wait, run, stop on notice, start again
     fallow bot run         a bot: live, on paper, over a recording, simulated
     fallow agent run       lend this machine's GPUs: the agent of a node
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
