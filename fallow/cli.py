@@ -53,6 +53,7 @@ class LazyGroup(click.Group):
         "offer": "fallow.offer_cli",
         "quote": "fallow.buyer_cli",
         "reserve": "fallow.reserve",
+        "run": "fallow.run_cli",
         "target": "fallow.buyer_cli",
         "webhook": "fallow.webhook_cli",
     }
@@ -78,6 +79,7 @@ def main() -> None:
     fallow audit           check every invariant of the books beside a running market
     fallow login           keep a server and a key; or set FALLOW_URL and FALLOW_KEY
     fallow market ls       what is for sale; then quote, bid, lease, target, bill
+    fallow run             a command on leased GPUs: bid, wait, run, stop on notice, start again
     fallow node enrol      lend: then offer, key, webhook
     fallow bot run         a bot: live, on paper, over a recording, simulated
     fallow agent run       lend this machine's GPUs: the agent of a node

@@ -5,7 +5,8 @@ Exit codes: 0 ok, 2 usage, 3 refused, 4 auth, 5 unavailable, 6 preempted.
 
 import csv
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,41 +28,55 @@ Dollars = click.STRING
 Moment = click.DateTime(["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"])
 
 
-def connected(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a client and the kind of output, and turn what the client raises into an exit code."""
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what the client raises into a line on standard error and an exit code."""
+    from fallow.client import AuthError, ProblemError, UnavailableError
+
+    try:
+        yield
+    except AuthError as error:
+        fail(error, EXIT_AUTH)
+    except ProblemError as error:
+        fail(error, EXIT_REFUSED)
+    except UnavailableError as error:
+        fail(error, EXIT_UNAVAILABLE)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def located(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the server and the key: as asked for, else the environment's, else the profile's."""
 
     @click.option("--server", help="[env: FALLOW_URL; else the profile's, else http://127.0.0.1:8080]")
     @click.option("--key", help="Your key. [env: FALLOW_KEY; else the profile's]")
     @click.option("--profile", help="What `fallow login` stored. [env: FALLOW_PROFILE]")
+    @wraps(function)
+    def command(server: str | None, key: str | None, profile: str | None, **options: Any) -> None:
+        from fallow.profiles import resolve
+
+        with exit_codes():
+            server, key = resolve(server, key, profile)
+            function(server=server, key=key, **options)
+
+    return command
+
+
+def connected(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a client and the kind of output."""
+
+    @located
     @click.option("-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table")
     @click.option("--explain", is_flag=True, help="Also print the HTTP call, as curl, on standard error.")
     @wraps(function)
-    def command(
-        server: str | None,
-        key: str | None,
-        profile: str | None,
-        output: str,
-        explain: bool,
-        **options: Any,
-    ) -> None:
-        from fallow.client import AuthError, Client, ProblemError, UnavailableError
-        from fallow.profiles import resolve
+    def command(server: str, key: str | None, output: str, explain: bool, **options: Any) -> None:
+        from fallow.client import Client
 
         def trace(call: str) -> None:
             click.echo(call, err=True)
 
-        try:
-            server, key = resolve(server, key, profile)
-            with Client(server, key=key, trace=trace if explain else None) as client:
-                function(client, output, **options)
-        except AuthError as error:
-            fail(error, EXIT_AUTH)
-        except ProblemError as error:
-            fail(error, EXIT_REFUSED)
-        except UnavailableError as error:
-            fail(error, EXIT_UNAVAILABLE)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
+        with Client(server, key=key, trace=trace if explain else None) as client:
+            function(client, output, **options)
 
     return command
 
