@@ -11,6 +11,7 @@ from api import (
     agent,
     asyncapi,
     bids,
+    catalogs,
     event_feed,
     history,
     leases,
@@ -57,6 +58,7 @@ KEEPALIVE_SECONDS = 75.0
 ROUTES: list[Route] = routes_of(
     history,
     markets,
+    catalogs,
     risk,
     bids,
     targets,
