@@ -12,6 +12,7 @@ from api import (
     asyncapi,
     audit_log,
     bids,
+    catalogs,
     event_feed,
     history,
     leases,
@@ -60,6 +61,7 @@ KEEPALIVE_SECONDS = 75.0
 ROUTES: list[Route] = routes_of(
     history,
     markets,
+    catalogs,
     risk,
     bids,
     targets,

@@ -75,7 +75,8 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
         "responses": {
             str(route.status): {
                 "description": "Done",
-                "content": _content(_MEDIA, view) | _content(route.also, {"type": "string"}),
+                "content": _content((route.media,) if route.media else _MEDIA, view)
+                | _content(route.also, {"type": "string"}),
             },
             "default": {"description": "Refused", "content": _content(_PROBLEM_MEDIA, problem)},
         },

@@ -59,6 +59,7 @@ class Route:
     is_batch: bool
     bucket: Bucket  # that its requests are counted in, where it has a scope
     also: tuple[str, ...] = ()  # media types that a query may ask for besides JSON and msgpack
+    media: str | None = None  # the one media type that it answers in, whatever Accept says
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ class Route:
         """Serve one request: who, what, with which values; then the handler, then the bytes."""
         services = request.app[SERVICES]
         content_type = request.headers.get("Content-Type")
-        codec = codec_for_answer(request.headers.get("Accept"), content_type)
+        codec = codec_for_answer(None if self.media else request.headers.get("Accept"), content_type)
         if codec is None:
             raise Rejection("not_acceptable", "expected application/json or application/msgpack in Accept")
         cost = BATCH_COST if self.is_batch else 1
@@ -123,6 +124,7 @@ def route(
     is_batch: bool = False,
     bucket: Bucket = "requests",
     also: tuple[str, ...] = (),
+    media: str | None = None,
 ) -> Callable[[H], Route]:
     """Declare a handler's route; `status` is that of its success."""
 
@@ -130,7 +132,7 @@ def route(
         hints = typing.get_type_hints(handler)
         body, query = typing.get_args(hints["call"])
         (view,) = typing.get_args(hints["return"])
-        return Route(method, path, handler, body, query, view, scope, status, is_batch, bucket, also)
+        return Route(method, path, handler, body, query, view, scope, status, is_batch, bucket, also, media)
 
     return declare
 

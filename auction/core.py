@@ -390,11 +390,13 @@ class Core:
         """Return what `gpus` GPUs would cost at the next tick if nothing else changed."""
         market = admission.market(self._state, market_id)
         admission.quantities(gpus, min_gpus)
-        book = self._state.books[market.id]
-        offered = sum(
-            offer.gpus for offer in self._state.market_offers[market.id].values() if book.has_offer(offer.id)
-        )
-        return book.quote(gpus, min_gpus, offered)
+        return self._state.books[market.id].quote(gpus, min_gpus, self.offered_gpus(market.id))
+
+    def offered_gpus(self, market_id: str) -> int:
+        """Return the GPUs on offer in a market, leased or not: every tick lets them anew."""
+        book = self._state.books[market_id]
+        offers = self._state.market_offers[market_id].values()
+        return sum(offer.gpus for offer in offers if book.has_offer(offer.id))
 
     def preview(self, command: PlaceBid) -> Preview:
         """Say what a bid would get and tie up. Raises the Rejection that it would meet."""
