@@ -12,14 +12,16 @@ from api.keys import mint_key, scopes_of
 from api.paging import page, read_key
 from api.routes import NoBody, NoQuery, route
 from api.wire_market import (
+    AmendMarketBody,
     CreateMarketBody,
     MarketStatusBody,
     MarketView,
     make_market,
     market_view,
 )
-from api.wire_money import AccountView, CreateAccountBody, account_view
-from auction.commands import CreateAccount, CreateMarket, SetMarketStatus
+from api.wire_money import AccountView, AmendAccountBody, CreateAccountBody, account_view
+from auction.commands import AmendAccount, AmendMarket, CreateAccount, CreateMarket, SetMarketStatus
+from auction.errors import Rejection
 from auction.ids import random_id
 from auction.model import MarketStatus
 
@@ -34,6 +36,15 @@ async def create_market(call: Call[CreateMarketBody, NoQuery]) -> Reply[MarketVi
     """Open a market; its first tick falls one tick length from now."""
     market = make_market(call.body, is_demo=call.services.config.is_demo, now_us=call.now_us)
     return await call.submit(CreateMarket(market), market_view)
+
+
+@route("PATCH", "/v1/operator/markets/{market}", scope="operator:write")
+async def amend_market(call: Call[AmendMarketBody, NoQuery]) -> Reply[MarketView]:
+    """Change a market's beat and promises; a new tick length begins now."""
+    if call.body == AmendMarketBody():
+        raise Rejection("nothing_to_change", "expected at least one field")
+    command = AmendMarket(call.path_part("market"), **msgspec.structs.asdict(call.body))
+    return await call.submit(command, market_view)
 
 
 @route("POST", "/v1/operator/markets/{market}/halt", scope="operator:write")
@@ -70,6 +81,16 @@ async def create_account(call: Call[CreateAccountBody, NoQuery]) -> Reply[Accoun
     command = CreateAccount(account_id, call.body.name, sorted(set(call.body.roles)), key)
     reply = await call.submit(command, view)
     return call.reveal(reply, msgspec.structs.replace(created[0], key=text) if created else None)
+
+
+@route("PATCH", "/v1/operator/accounts/{account}", scope="operator:write")
+async def amend_account(call: Call[AmendAccountBody, NoQuery]) -> Reply[AccountView]:
+    """Change an account's name or roles. What it loses it can ask for no more; what runs goes on."""
+    if call.body == AmendAccountBody():
+        raise Rejection("nothing_to_change", "expected at least one field")
+    roles: list[str] | None = None if call.body.roles is None else [*call.body.roles]
+    command = AmendAccount(call.path_part("account"), call.body.name, roles)
+    return await call.submit(command, account_view)
 
 
 @route("GET", "/v1/operator/accounts", scope="operator:read")

@@ -76,6 +76,11 @@ PROBLEMS: dict[str, Kind] = {
     "self_trade": Kind(409, "Both sides of one market", "One account either bids or offers in a market."),
     "node_gpus_exceeded": Kind(409, "The node has no such free GPUs", "Offer fewer, or withdraw an offer."),
     "node_name_taken": Kind(409, "The name is taken", "Give the node another name."),
+    "node_in_use": Kind(
+        409, "Offers or leases are on the node", "Recall it; when the last lease has ended, ask again."
+    ),
+    "replay_running": Kind(409, "A replay is running", "Ask again when it has ended.", is_retryable=True),
+    "journal_too_long": Kind(409, "The journal is too long to replay here", "Run `fallow replay`."),
     "offer_final": Kind(409, "The offer has ended", "Post a new offer."),
     "notice_closed": Kind(409, "The notice is closed", "Nothing is left to acknowledge."),
     "lease_ended": Kind(409, "The lease has ended", "Nothing is left to release or report."),

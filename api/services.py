@@ -51,6 +51,7 @@ class Services:
     audit_log: AuditLog
     registry: CollectorRegistry
     requests: Requests
+    replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from api.paging import page, read_key, read_number
 from api.routes import NoBody, NoQuery, route
 from api.wire import lease_view, notice_view
 from api.wire_supply import (
+    AmendNodeBody,
     AmendOfferBody,
     BatchOffersBody,
     BatchOffersView,
@@ -26,11 +27,13 @@ from api.wire_supply import (
     offer_view,
 )
 from auction.commands import (
+    AmendNode,
     AmendOffer,
     CordonNode,
     CreateNode,
     CreateOffer,
     RecallNode,
+    RetireNode,
     WithdrawOffer,
 )
 from auction.core import Recalled
@@ -76,7 +79,7 @@ async def create_node(call: Call[CreateNodeBody, NoQuery]) -> Reply[NodeView]:
 
 @route("GET", "/v1/nodes", scope="supply:read")
 async def list_nodes(call: Call[NoBody, NodesQuery]) -> Reply[Page[NodeView]]:
-    """List your nodes, newest first."""
+    """List your nodes, newest first, without the retired ones."""
     found = await call.services.reader.nodes(
         call.account, before=read_key(call.query.cursor), limit=call.query.limit
     )
@@ -92,6 +95,26 @@ async def get_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     shown = call.found(found, "node")
     counts = await call.services.reader.node_reliability(node, call.now_us - RELIABILITY_US)
     return call.reply(node_view(shown, NodeReliability(**counts)))
+
+
+@route("PATCH", "/v1/nodes/{node}", scope="supply:write")
+async def amend_node(call: Call[AmendNodeBody, NoQuery]) -> Reply[NodeView]:
+    """Rename a node, or describe it anew while nothing is offered or leased on it."""
+    body = call.body
+    if body == AmendNodeBody():
+        raise Rejection("nothing_to_change", "expected at least one field")
+    node, version = call.path_part("node"), call.expected_version()
+    return await call.submit(
+        AmendNode(node, call.account, body.name, body.gpus, body.fabric, version), node_view
+    )
+
+
+@route("DELETE", "/v1/nodes/{node}", scope="supply:write", bucket="exits")
+async def retire_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
+    """Take a node out of the market for good, once it is recalled and empty; its name is free again."""
+    return await call.submit(
+        RetireNode(call.path_part("node"), call.account, call.expected_version()), node_view
+    )
 
 
 @route("POST", "/v1/nodes/{node}/cordon", scope="supply:write")

@@ -1,11 +1,20 @@
 """What an operator watches: the engine's pulse, and every invariant of the books with pass or fail."""
 
+import asyncio
+
+import msgspec
 from msgspec import Struct
 
 from api.call import Call, Reply
 from api.fields import format_instant
 from api.routes import NoBody, NoQuery, route
+from auction.errors import Rejection
+from auction.recovery import TickReplay, replay_tick
 from auction.units import MICROSECONDS_PER_SECOND
+
+REPLAY_ENTRIES_MAX = 1_000_000  # of a journal: a replay of more is for the command line
+REPLAY_REST_SECONDS = 0.002  # after each page: the engine decides on the same loop
+TICK_DIGITS_MAX = 18
 
 
 class CheckView(Struct, frozen=True):
@@ -80,3 +89,51 @@ async def get_reconciliation(call: Call[NoBody, NoQuery]) -> Reply[Reconciliatio
         CheckView(one.name, one.claim, one.is_ok, one.checked, one.bad, one.first_bad) for one in findings
     ]
     return call.reply(ReconciliationView(format_instant(at_us), all(one.is_ok for one in findings), checks))
+
+
+class TickReplayView(Struct, frozen=True):
+    """`match`: replaying `entries` commands from nothing gives the digest that was published."""
+
+    market: str
+    tick: int
+    match: bool
+    digest: str
+    replayed_digest: str | None
+    entries: int
+    difference: str | None
+
+
+@route("POST", "/v1/operator/ticks/{market}/{tick}/replay", scope="operator:read")
+async def replay(call: Call[NoBody, NoQuery]) -> Reply[TickReplayView]:
+    """Replay the journal from its first entry up to a tick, and compare the digests; one at a time."""
+    services, market, text = call.services, call.path_part("market"), call.path_part("tick")
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= TICK_DIGITS_MAX else -1
+    stored = call.found(await services.system.tick(market, number), "tick")
+    if call.core.seq > REPLAY_ENTRIES_MAX:
+        detail = f"the journal has {call.core.seq} entries, above {REPLAY_ENTRIES_MAX}"
+        raise Rejection("journal_too_long", detail)
+    if services.replaying.locked():
+        raise Rejection("replay_running", "another tick is being replayed")
+
+    async def rest() -> None:
+        await asyncio.sleep(REPLAY_REST_SECONDS)
+
+    async with services.replaying:
+        try:
+            found = await replay_tick(services.system.journal, market, number, rest=rest)
+        except msgspec.DecodeError as error:
+            found = TickReplay(0, None, f"an entry cannot be read: {error}")
+    difference = found.difference
+    if difference is None and found.digest != stored.digest:
+        difference = "the digests differ"
+    return call.reply(
+        TickReplayView(
+            market=market,
+            tick=number,
+            match=difference is None,
+            digest=stored.digest,
+            replayed_digest=found.digest,
+            entries=found.seq,
+            difference=difference,
+        )
+    )

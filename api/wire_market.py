@@ -76,6 +76,19 @@ class CreateMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
     price_position_bps: Annotated[int, Meta(ge=0, le=10_000)] | None = None
 
 
+class AmendMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out stays as it is; prices, handicap and fee stay as they were agreed.
+
+    A new `notice_seconds` holds for offers posted later. `stagger_share_bps`: 0 spreads nothing.
+    """
+
+    tick_seconds: Annotated[int, Meta(ge=1, le=3600)] | None = None
+    notice_seconds: NoticeSeconds | None = None
+    settlement_seconds: Annotated[int, Meta(ge=1, le=1800)] | None = None
+    provisioning_seconds: Annotated[int, Meta(ge=1, le=7_200)] | None = None
+    stagger_share_bps: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+
+
 class MarketStatusBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Why a market stops; `cancel_only` still lets everybody out."""
 

@@ -154,6 +154,13 @@ class CreateAccountBody(Struct, frozen=True, forbid_unknown_fields=True):
     roles: Annotated[list[Literal["buyer", "owner"]], Meta(min_length=1, max_length=2)]
 
 
+class AmendAccountBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out stays as it is; an operator stays one."""
+
+    name: NameField | None = None
+    roles: Annotated[list[Literal["buyer", "owner"]], Meta(min_length=1, max_length=2)] | None = None
+
+
 class AccountView(Struct, frozen=True):
     id: str
     name: str

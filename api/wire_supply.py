@@ -34,6 +34,14 @@ class CreateNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
     simulated: bool = False
 
 
+class AmendNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out stays as it is; `gpus` and `fabric` may change while nothing is offered or leased."""
+
+    name: NameField | None = None
+    gpus: NodeGpuCount | None = None
+    fabric: NameField | None = None
+
+
 class NodeReliability(Struct, frozen=True):
     """Of the leases that the node was given in the last 30 days."""
 

@@ -6,6 +6,8 @@ from auction import admission, billing, funds
 from auction.clearing import genesis_digest
 from auction.commands import (
     Adjust,
+    AmendAccount,
+    AmendMarket,
     ClosePayout,
     CreateAccount,
     CreateKey,
@@ -15,7 +17,6 @@ from auction.commands import (
     RevokeKey,
     RotateKey,
     SetMarketStatus,
-    SetMarketTiming,
 )
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
@@ -36,6 +37,9 @@ from auction.units import MICROSECONDS_PER_SECOND, Amount
 ACCOUNTS_MAX = 1_000_000
 OPEN_PAYOUTS_MAX = 16  # of one account
 ADJUSTABLE = {"available": AVAILABLE, "earning": EARNING}
+AMENDABLE = (  # of a market's terms
+    "tick_seconds", "notice_seconds", "settlement_seconds", "provisioning_seconds", "stagger_share_bps",
+)  # fmt: skip
 ROLES = ("buyer", "owner", "operator")
 
 
@@ -44,13 +48,11 @@ def create(state: State, command: CreateAccount) -> Account:
         raise Rejection("account_exists", "this account exists")
     if len(state.accounts) >= ACCOUNTS_MAX:
         raise Rejection("account_limit_reached", f"{ACCOUNTS_MAX} accounts at most")
-    if not command.roles or any(role not in ROLES for role in command.roles):
-        raise Rejection("role_unknown", f"roles are some of {', '.join(ROLES)}", pointer="/roles")
     account = Account(
         id=command.account,
         number=len(state.accounts) + 1,
         name=command.name,
-        roles=sorted(set(command.roles)),
+        roles=_roles(command.roles),
         state="open",
         created_at_us=state.now_us,
     )
@@ -58,6 +60,17 @@ def create(state: State, command: CreateAccount) -> Account:
     state.touch(account)
     if command.key is not None:
         state.touch(command.key)
+    return account
+
+
+def amend(state: State, command: AmendAccount) -> Account:
+    """Change a name or roles; an operator stays one. Without a role nothing new is asked."""
+    account = _known(state, command.account)
+    if command.roles is not None:
+        operating = [role for role in account.roles if role == "operator"]
+        account.roles = _roles([*command.roles, *operating])
+    account.name = account.name if command.name is None else command.name
+    state.touch(account)
     return account
 
 
@@ -190,13 +203,16 @@ def set_market_status(state: State, command: SetMarketStatus) -> Market:
     return market
 
 
-def set_market_timing(state: State, command: SetMarketTiming) -> Market:
+def amend_market(state: State, command: AmendMarket) -> Market:
     market = admission.market(state, command.market)
-    admission.timing(command.tick_seconds, command.notice_seconds, command.settlement_seconds)
-    market.tick_seconds = command.tick_seconds
-    market.notice_seconds = command.notice_seconds
-    market.settlement_seconds = command.settlement_seconds
-    market.next_tick_at_us = state.now_us + command.tick_seconds * MICROSECONDS_PER_SECOND
+    given = {name: getattr(command, name) for name in AMENDABLE if getattr(command, name) is not None}
+    if given.get("stagger_share_bps") == 0:
+        given["stagger_share_bps"] = None
+    admission.market_terms(msgspec.structs.replace(market, **given))
+    if given.get("tick_seconds", market.tick_seconds) != market.tick_seconds:
+        market.next_tick_at_us = state.now_us + given["tick_seconds"] * MICROSECONDS_PER_SECOND
+    for name, value in given.items():
+        setattr(market, name, value)
     state.touch(market)
     billing.reschedule(state, market)
     # The hold window follows the timing: refill or trim every hold; who cannot pay has until the tick.
@@ -204,6 +220,12 @@ def set_market_timing(state: State, command: SetMarketTiming) -> Market:
         if bid.status not in BID_FINAL and not billing.refill_hold(state, bid):
             state.books[market.id].underfunded.add(bid.id)
     return market
+
+
+def _roles(asked: list[str]) -> list[str]:
+    if not asked or any(role not in ROLES for role in asked):
+        raise Rejection("role_unknown", f"roles are some of {', '.join(ROLES)}", pointer="/roles")
+    return sorted(set(asked))
 
 
 def _known(state: State, account_id: str) -> Account:

@@ -5,7 +5,7 @@ what, with which numbers, and last with which money. Each raises one `Rejection`
 """
 
 from auction import billing, limits
-from auction.commands import AmendBid, CreateNode, CreateOffer, PlaceBid
+from auction.commands import AmendBid, AmendNode, CreateNode, CreateOffer, PlaceBid
 from auction.errors import NotFound, Rejection
 from auction.model import (
     BID_FINAL,
@@ -274,15 +274,41 @@ def own_offer(state: State, offer_id: str, account: str, expected_version: int |
 def create_node(state: State, command: CreateNode) -> Market:
     open_account(state, command.account, "owner")
     venue = market(state, command.market)
-    if not 1 <= command.gpus <= NODE_GPUS_MAX:
-        raise Rejection(
-            "gpus_out_of_range", f"gpus {command.gpus} is outside 1..{NODE_GPUS_MAX}", pointer="/gpus"
-        )
-    if (command.account, command.name) in state.node_names:
-        raise Rejection("node_name_taken", f"a node named {command.name!r} exists", pointer="/name")
+    _node_gpus(command.gpus)
+    _node_name(state, command.account, command.name)
     if command.simulated and not venue.is_demo:
         raise Rejection("simulation_not_allowed", "simulated nodes exist on demo markets only")
     return venue
+
+
+def amend_node(state: State, command: AmendNode) -> Node:
+    """Check a node's new description; return the node. What is lent keeps the shape it was offered with."""
+    node = own_node(state, command.node, command.account, command.expected_version)
+    if command.name is not None and command.name != node.name:
+        _node_name(state, node.account, command.name)
+    if command.gpus is not None:
+        _node_gpus(command.gpus)
+    if (command.gpus or node.gpus, command.fabric or node.fabric) != (node.gpus, node.fabric):
+        idle_node(state, node)
+    return node
+
+
+def idle_node(state: State, node: Node) -> None:
+    """Refuse while something is offered or leased on a node."""
+    offers = sum(offer.node == node.id for offer in state.market_offers[node.market].values())
+    leases = len(state.node_leases[node.id])
+    if offers or leases:
+        raise Rejection("node_in_use", f"{offers} offers and {leases} leases are on the node")
+
+
+def _node_gpus(gpus: int) -> None:
+    if not 1 <= gpus <= NODE_GPUS_MAX:
+        raise Rejection("gpus_out_of_range", f"gpus {gpus} is outside 1..{NODE_GPUS_MAX}", pointer="/gpus")
+
+
+def _node_name(state: State, account: str, name: str) -> None:
+    if (account, name) in state.node_names:
+        raise Rejection("node_name_taken", f"a node named {name!r} exists", pointer="/name")
 
 
 def create_offer(state: State, command: CreateOffer) -> tuple[Node, Market, Price, int]:
@@ -346,16 +372,17 @@ def new_market(state: State, venue: Market) -> None:
             "market_invalid",
             f"refine_below_bids is 0..{LIVE_BIDS_PER_MARKET_MAX} and price_position_bps 0..{BASIS_POINTS}",
         )
+    market_terms(venue)
+
+
+def market_terms(venue: Market) -> None:
+    """Check what of a market's settings may change while it runs."""
     if not (venue.stagger_share_bps is None or 1 <= venue.stagger_share_bps <= BASIS_POINTS):
         raise Rejection("market_invalid", f"stagger_share_bps is 1..{BASIS_POINTS}")
-    timing(venue.tick_seconds, venue.notice_seconds, venue.settlement_seconds)
-
-
-def timing(tick_seconds: int, notice_seconds: int, settlement_seconds: int) -> None:
     if not (
-        1 <= tick_seconds <= 3_600
-        and 0 <= notice_seconds <= NOTICE_SECONDS_MAX
-        and 1 <= settlement_seconds <= 1_800
+        1 <= venue.tick_seconds <= 3_600
+        and 0 <= venue.notice_seconds <= NOTICE_SECONDS_MAX
+        and 1 <= venue.settlement_seconds <= 1_800
     ):
         raise Rejection(
             "timing_invalid", "tick_seconds is 1..3600, notice_seconds 0..1800, settlement_seconds 1..1800"

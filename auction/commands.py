@@ -103,6 +103,25 @@ class CreateNode(Struct, frozen=True, tag=True):
     fabric: str | None = None
 
 
+class AmendNode(Struct, frozen=True, tag=True):
+    """Describe a node anew; None leaves a field as it is."""
+
+    node: str
+    account: str
+    name: str | None = None
+    gpus: int | None = None
+    fabric: str | None = None
+    expected_version: int | None = None
+
+
+class RetireNode(Struct, frozen=True, tag=True):
+    """Take a node out of the market for good."""
+
+    node: str
+    account: str
+    expected_version: int | None = None
+
+
 class EnrolNode(Struct, frozen=True, tag=True):
     """A node's agent reports for duty."""
 
@@ -183,6 +202,14 @@ class CreateAccount(Struct, frozen=True, tag=True):
     name: str
     roles: list[str]
     key: ApiKey | None = None
+
+
+class AmendAccount(Struct, frozen=True, tag=True):
+    """Change an account's name or roles; None leaves them as they are."""
+
+    account: str
+    name: str | None = None
+    roles: list[str] | None = None
 
 
 class SetAccountState(Struct, frozen=True, tag=True):
@@ -280,13 +307,18 @@ class SetMarketStatus(Struct, frozen=True, tag=True):
     reason: str | None = None
 
 
-class SetMarketTiming(Struct, frozen=True, tag=True):
-    """Change the beat of a market; takes effect from its next tick."""
+class AmendMarket(Struct, frozen=True, tag="SetMarketTiming"):  # as journals have always named it
+    """Change the beat of a market and its promises; None leaves a field as it is.
+
+    What the book is built from (prices, handicap) and the fee stay as they were agreed.
+    """
 
     market: str
-    tick_seconds: int
-    notice_seconds: int
-    settlement_seconds: int
+    tick_seconds: int | None = None
+    notice_seconds: int | None = None
+    settlement_seconds: int | None = None
+    provisioning_seconds: int | None = None
+    stagger_share_bps: int | None = None  # 0: hand-overs are not spread
 
 
 class ClearMarket(Struct, frozen=True, tag=True):
@@ -309,6 +341,8 @@ Command = (
     | AckNotice
     | TestNotice
     | CreateNode
+    | AmendNode
+    | RetireNode
     | EnrolNode
     | CordonNode
     | ReportNode
@@ -319,6 +353,7 @@ Command = (
     | WithdrawOffer
     | ReportLease
     | CreateAccount
+    | AmendAccount
     | SetAccountState
     | CreateKey
     | RevokeKey
@@ -333,7 +368,7 @@ Command = (
     | ClosePayout
     | CreateMarket
     | SetMarketStatus
-    | SetMarketTiming
+    | AmendMarket
     | ClearMarket
     | Sweep
 )

@@ -27,6 +27,7 @@ from auction.model import (
     Limits,
     Market,
     Node,
+    NodeState,
     Notice,
     Offer,
     OfferStatus,
@@ -145,12 +146,13 @@ class MemoryStore:
         with_lease = {lease.bid for lease in leases}
         bids = [x for x in rows[Bid].values() if x.status not in BID_FINAL or x.id in with_lease]
         offers = [x for x in rows[Offer].values() if x.status is not OfferStatus.WITHDRAWN]
+        nodes = [x for x in rows[Node].values() if x.state is not NodeState.RETIRED]
         notices = [x for x in rows[Notice].values() if x.state in NOTICE_LIVE]
         return LiveState(
             seq=self.shard.next_seq - 1,
             accounts=_copies(rows[Account].values()),
             markets=_copies(rows[Market].values()),
-            nodes=_copies(rows[Node].values()),
+            nodes=_copies(nodes),
             offers=_copies(offers),
             bids=_copies(bids),
             leases=_copies(leases),

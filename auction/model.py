@@ -23,6 +23,7 @@ class NodeState(StrEnum):
     ENROLLING = "enrolling"
     ONLINE = "online"
     CORDONED = "cordoned"
+    RETIRED = "retired"  # its owner took it out of the market for good
 
 
 class NodeHealth(StrEnum):

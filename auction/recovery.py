@@ -5,7 +5,7 @@ replaying every accepted command, from a snapshot or from nothing, leads to the 
 and never writes, so it works beside a running engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -17,6 +17,9 @@ from auction.market import Book
 from auction.ports import LiveState
 
 REPLAY_PAGE_ENTRIES = 5_000
+TICK_PAGE_ENTRIES = 100  # some milliseconds of work, where it runs beside an engine
+
+JournalPages = Callable[[int, int], Awaitable[list[JournalEntry]]]  # (after_seq, limit)
 
 
 class JournalReader(Protocol):
@@ -39,6 +42,14 @@ class ReplayReport(Struct, frozen=True):
     @property
     def is_match(self) -> bool:
         return self.first_difference is None
+
+
+class TickReplay(Struct, frozen=True):
+    """What the journal leads to at one tick; no digest where it does not get there."""
+
+    seq: int  # the last entry that was replayed
+    digest: str | None
+    difference: str | None
 
 
 async def verify_replay(
@@ -68,9 +79,8 @@ async def verify_replay(
         if not page:
             difference = f"the journal ends at entry {core.seq}, the state is of entry {live.seq}"
         for entry in page:
-            core.apply(entry.command, entry.at_us)
-            if core.seq != entry.seq:
-                difference = f"entry {entry.seq} was accepted once and is refused now"
+            difference = _apply(core, entry)
+            if difference is not None:
                 break
         core.take_changes()
         if progress is not None:
@@ -79,3 +89,30 @@ async def verify_replay(
     if difference is None and stored_hash != replayed_hash:
         difference = f"state hashes differ at entry {live.seq}"
     return ReplayReport(first, live.seq, stored_hash, replayed_hash, difference)
+
+
+async def replay_tick(
+    pages: JournalPages, market: str, tick: int, *, rest: Callable[[], Awaitable[None]]
+) -> TickReplay:
+    """Replay the journal from nothing up to one tick, with a `rest` after every page.
+
+    Raises msgspec.DecodeError on an entry that cannot be read.
+    """
+    core = Core()
+    while page := await pages(core.seq, TICK_PAGE_ENTRIES):
+        for entry in page:
+            difference = _apply(core, entry)
+            if difference is not None:
+                return TickReplay(entry.seq, None, difference)
+            venue = core.markets.get(market)
+            if venue is not None and venue.tick == tick:
+                return TickReplay(entry.seq, venue.digest, None)
+        core.take_changes()
+        await rest()
+    return TickReplay(core.seq, None, f"the journal ends at entry {core.seq}, before the tick")
+
+
+def _apply(core: Core, entry: JournalEntry) -> str | None:
+    """Apply an entry that was accepted once; say so where it is refused now."""
+    core.apply(entry.command, entry.at_us)
+    return None if core.seq == entry.seq else f"entry {entry.seq} was accepted once and is refused now"

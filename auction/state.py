@@ -191,6 +191,11 @@ class State:
         self.index_restricted(node)
         self.node_names[node.account, node.name] = node.id
 
+    def drop_node(self, node: Node) -> None:
+        assert node.state is NodeState.RETIRED and not self.node_leases[node.id]
+        del self.nodes[node.id], self.node_leases[node.id], self.node_names[node.account, node.name]
+        self.restricted_nodes.pop(node.id, None)
+
     def index_restricted(self, node: Node) -> None:
         if node.fenced or node.state is NodeState.CORDONED or node.health is not NodeHealth.OK:
             self.restricted_nodes[node.id] = node

@@ -4,12 +4,14 @@ from msgspec import Struct
 
 from auction import admission, clearing
 from auction.commands import (
+    AmendNode,
     AmendOffer,
     CordonNode,
     CreateNode,
     CreateOffer,
     EnrolNode,
     RecallNode,
+    RetireNode,
     WithdrawOffer,
 )
 from auction.errors import Rejection
@@ -52,6 +54,32 @@ def create_node(state: State, command: CreateNode) -> Node:
     state.touch(node)
     if command.simulated:
         state.emit(EventKind.NODE_ONLINE, node, account=node.account, market=node.market)
+    return node
+
+
+def amend_node(state: State, command: AmendNode) -> Node:
+    node = admission.amend_node(state, command)
+    if command.name is not None:
+        del state.node_names[node.account, node.name]
+        node.name = command.name
+        state.node_names[node.account, node.name] = node.id
+    node.gpus = node.gpus if command.gpus is None else command.gpus
+    node.fabric = node.fabric if command.fabric is None else command.fabric
+    node.fenced = [gpu for gpu in node.fenced if gpu < node.gpus]
+    node.version += 1
+    state.index_restricted(node)
+    state.touch(node)
+    return node
+
+
+def retire_node(state: State, command: RetireNode) -> Node:
+    """Take an idle node out of the market for good; its name is free again."""
+    node = admission.own_node(state, command.node, command.account, command.expected_version)
+    admission.idle_node(state, node)
+    node.state = NodeState.RETIRED
+    node.version += 1
+    state.drop_node(node)
+    state.touch(node)
     return node
 
 

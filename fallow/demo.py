@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from api.config import Config
 from auction.clock import SystemClock
-from auction.commands import SetMarketTiming
+from auction.commands import AmendMarket
 from auction.core import Core
 from fallow import people as people_file
 from fallow.bots import Crowd
@@ -139,7 +139,7 @@ async def _set_timing(running: Running, options: Options) -> None:
         current = running.engine.core.markets[market]
         wanted = (options.tick_seconds, options.notice_seconds, SETTLEMENT_SECONDS)
         if (current.tick_seconds, current.notice_seconds, current.settlement_seconds) != wanted:
-            await running.engine.execute(SetMarketTiming(market, *wanted))
+            await running.engine.execute(AmendMarket(market, *wanted))
 
 
 @asynccontextmanager

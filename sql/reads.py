@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import asyncpg
 from msgspec import Struct
 
+from auction.commands import JournalEntry, decode_command
 from auction.errors import Unavailable
 from auction.ledger import CODES_PER_ACCOUNT, CUSTOMER_CODES
 from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Payout, Tick
@@ -22,7 +23,7 @@ from sql import query
 from sql.audit import Finding, audit
 from sql.rows import TABLES, decode_rows, select_columns
 from sql.scope import AUDITOR, Pool
-from sql.store import CONNECTION_ERRORS
+from sql.store import CONNECTION_ERRORS, SHARD_ID
 
 READ_SECONDS_MAX = 5.0
 INT64_MAX = (1 << 63) - 1
@@ -203,7 +204,7 @@ class Reader:
         return dict((await self._fetch(query("node_reliability"), node, since_us))[0])
 
     async def nodes(self, account: str, *, before: Key, limit: int) -> Slice[Node]:
-        condition = """WHERE account = $1 AND (created_at_us, id) < ($2, $3)
+        condition = """WHERE account = $1 AND (created_at_us, id) < ($2, $3) AND state <> 'retired'
             ORDER BY created_at_us DESC, id DESC LIMIT $4"""
         return Slice.of(await self._select(Node, condition, account, *before, limit + 1), limit)
 
@@ -224,7 +225,10 @@ class Reader:
         Three statements, no snapshot: an agent acts on the newest of each and asks again on a change.
         """
         nodes = await self._select(
-            Node, "WHERE account = $1 AND ($2::text IS NULL OR id = $2) ORDER BY id", account, node
+            Node,
+            "WHERE account = $1 AND ($2::text IS NULL OR id = $2) AND state <> 'retired' ORDER BY id",
+            account,
+            node,
         )
         ids = [found.id for found in nodes]
         leases = await self._select(
@@ -329,6 +333,11 @@ class Reader:
 
     async def payout(self, payout: str) -> Payout | None:
         return _first(await self._select(Payout, "WHERE id = $1", payout))
+
+    async def journal(self, after_seq: int, limit: int) -> list[JournalEntry]:
+        """Return accepted commands in order; raises msgspec.DecodeError on one that cannot be read."""
+        rows = await self._fetch(query("read_journal"), SHARD_ID, after_seq, limit)
+        return [JournalEntry(row["seq"], row["at_us"], decode_command(row["payload"])) for row in rows]
 
     # -- how ---------------------------------------------------------------------------------------
 

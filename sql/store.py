@@ -52,6 +52,7 @@ CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
 )
+SHARD_ID = 0  # there is one so far
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
 FIND_CLIENT_BIDS = (  # LATERAL with LIMIT for the reason that find_answers.sql gives
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 class PostgresStore:
     """The durable truth of one shard. `connect` gives a new connection to the primary."""
 
-    def __init__(self, connect: Connect, *, shard_id: int = 0) -> None:
+    def __init__(self, connect: Connect, *, shard_id: int = SHARD_ID) -> None:
         self._connect = connect
         self._shard_id = shard_id
         self._connection: Connection | None = None
@@ -262,7 +263,7 @@ class PostgresStore:
             seq=counters["seq"],
             accounts=await select(Account),
             markets=markets,
-            nodes=await select(Node),
+            nodes=await select(Node, "t.state <> 'retired'"),
             offers=await select(Offer, "t.status <> 'withdrawn'"),
             bids=await select(
                 Bid, f"t.status NOT IN ('cancelled', 'exhausted', 'expired') OR {live_lease.format('bid')}"

@@ -72,7 +72,7 @@ async def running(venue, tmp_path, *options, command=(sys.executable, "-c", COMM
         **os.environ, "LOG": str(log), "FALLOW_KEY": venue.buyer,
         "FALLOW_URL": server or str(venue.client.make_url("/")),
     }  # fmt: skip
-    with open(errors, "wb") as file:
+    with errors.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fallow.cli", "run", MARKET, "--gpus", "2", "--limit", limit, *options,
             "--", *command, env=environment, stderr=file, stdout=subprocess.DEVNULL,

@@ -89,7 +89,7 @@ JOURNAL: list[tuple[int, Command]] = [
     (15, AckNotice("n_ready", "buyer", True)),
     (20, ClearMarket("market", 3)),
     # A longer notice from here on; those issued before were promised the shorter one.
-    (25, commands.SetMarketTiming("market", 10, 30, 60)),
+    (25, commands.AmendMarket("market", 10, 30, 60)),
     (30, ClearMarket("market", 4)),
     (40, ClearMarket("market", 5)),
 ]

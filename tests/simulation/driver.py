@@ -12,6 +12,8 @@ from auction.commands import (
     AckNotice,
     Adjust,
     AmendBid,
+    AmendMarket,
+    AmendNode,
     AmendOffer,
     CancelAfter,
     CancelBid,
@@ -31,9 +33,9 @@ from auction.commands import (
     ReportNode,
     RequestPayout,
     ResumeKey,
+    RetireNode,
     SetAffiliation,
     SetLimits,
-    SetMarketTiming,
     StopKey,
     TestNotice,
     WithdrawOffer,
@@ -171,8 +173,25 @@ class Crowd:
             elif dice.random() < 0.01:
                 gpus = self.core.nodes[node].gpus
                 self.do(FenceGpus(node, self.nodes[node], dice.sample(range(gpus), dice.choice([0, 0, 1]))))
+            elif dice.random() < 0.01:
+                gpus, fabric = dice.choice([None, 2, 8]), dice.choice([None, "east", "west"])
+                self.do(AmendNode(node, self.nodes[node], None, gpus, fabric))
+            elif dice.random() < 0.01:
+                self.renew(node)
             elif self.core.nodes[node].state is NodeState.CORDONED and dice.random() < 0.3:
                 self.do(CordonNode(node, self.nodes[node], False, self.core.nodes[node].version))
+
+    def renew(self, node):
+        """Take a node out for good, where nothing is on it, and bring it back under the same name."""
+        owner, old = self.nodes[node], self.core.nodes[node]
+        if isinstance(self.do(RetireNode(node, owner)), Rejection):
+            return
+        del self.nodes[node]
+        new = self.new_id("node")
+        self.nodes[new] = owner
+        self.do(CreateNode(new, owner, self.market.id, old.name, old.gpus, old.simulated, old.fabric))
+        self.do(EnrolNode(new, owner))
+        self.offer(new)
 
     def act(self):
         dice, roll = self.dice, self.dice.random()
@@ -213,7 +232,7 @@ class Crowd:
                 self.do(WithdrawOffer(offer.id, offer.account))
         elif roll < 0.945:
             timing = dice.choice([(10, 30, 60), (5, 30, 90), (15, 30, 30)])
-            self.do(SetMarketTiming(self.market.id, *timing))
+            self.do(AmendMarket(self.market.id, *timing))
         elif roll < 0.96:
             self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000))
 
