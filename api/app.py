@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from api import (
     accounts,
@@ -44,7 +44,6 @@ from api.routes import Route, routes_of
 from api.services import SERVICES, Services
 from api.simulator import Simulator
 from api.stream import serve_socket
-from api.stream_writer import close_socket
 from api.system import ASYNCAPI, OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -57,6 +56,7 @@ from sql.webhook_outbox import WebhookOutbox
 from sql.webhook_store import WebhookStore
 
 KEEPALIVE_SECONDS = 75.0
+SOCKETS_END_SECONDS_MAX = 4.0  # then they are cut
 
 ROUTES: list[Route] = routes_of(
     history,
@@ -108,7 +108,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         authenticator,
         config,
         nodes,
-        set(),
+        {},
         WebhookStore(pool),
         sender,
         Records(system),
@@ -140,13 +140,11 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
 
 async def _let_go(app: web.Application) -> None:
     """Answer every long poll, and tell every socket to come back later: close code 1012."""
-    app[SERVICES].end_waits()
-    closes = (
-        close_socket(socket, None, WSCloseCode.SERVICE_RESTART, "restart")
-        for socket in list(app[SERVICES].sockets)
-    )
-    # A socket whose client has gone may fail to close; that is no reason to keep the others.
-    await asyncio.gather(*closes, return_exceptions=True)
+    services = app[SERVICES]
+    services.end_waits()
+    services.leaving.set()
+    if services.sockets:
+        await asyncio.wait(services.sockets.values(), timeout=SOCKETS_END_SECONDS_MAX)
 
 
 async def _node_watch(app: web.Application) -> AsyncIterator[None]:

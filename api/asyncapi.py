@@ -20,11 +20,11 @@ from api.stream_writer import (
     CLOSE_UNAUTHENTICATED,
 )
 from api.wire_orders import ClientMessage, OrderAck
-from api.wire_stream import Ack, Error, EventMessage, Heartbeat, Hello, TickMessage
+from api.wire_stream import Ack, Error, EventMessage, Gap, Goodbye, Heartbeat, Hello, TickMessage
 
 _REF = "#/components/schemas/{name}"
 FROM_CLIENT: tuple[type[Struct], ...] = typing.get_args(ClientMessage)
-FROM_SERVER: tuple[type[Struct], ...] = (Hello, Ack, Error, Heartbeat, TickMessage)
+FROM_SERVER: tuple[type[Struct], ...] = (Hello, Ack, Error, Heartbeat, TickMessage, Gap, Goodbye)
 ORDER_ACK = "order.ack"
 _RESULTS: tuple[type[Struct], ...] = typing.get_args(typing.get_type_hints(OrderAck)["result"])
 # Events that no account has: they come as a market's tick.
@@ -57,6 +57,8 @@ _SUMMARIES = {
     "order.ack": "The command is decided and durable; `status` and `result` are what HTTP would answer.",
     "error": "Refused: the problem that HTTP would answer. The session goes on.",
     "heartbeat": "Every ten seconds: the last sequence number sent on each channel.",
+    "gap": "Ticks of a market that were not sent: the reader was too slow for them, or away.",
+    "goodbye": "The last message before the server closes: the close code, why, and where to resume.",
     "tick": "A market has cleared; with the whole curve, so there is nothing to repair.",
 }
 

@@ -1,9 +1,9 @@
 """GET /v1/stream: ticks, and with a key an account's events, as Server-Sent Events for simple readers.
 
 One task writes one line of messages and waits for its reader; what piles up meanwhile is bounded as on
-the WebSocket: ticks are conflated, events overflow. Who is too slow is cut off; EventSource connects
-again with Last-Event-ID. A stream with account events gives ids to these alone, because a client keeps
-only the last id; nothing is lost on ticks, of which the newest always comes first.
+the WebSocket: ticks are conflated, events are read from the store later. Who does not read is cut off;
+EventSource connects again with Last-Event-ID. A stream with account events gives ids to these alone, because
+a client keeps only the last id; nothing is lost on ticks, of which the newest always comes first.
 """
 
 import asyncio
@@ -132,7 +132,9 @@ class EventStream:
                 async with asyncio.timeout_at(min(beat_at, check_at)):
                     events, ticks = await self._subscription.next()
             if self._subscription.overflowed:
-                raise TimeoutError("the reader is too slow")
+                self._subscription.overflowed = False
+                if self._feed is not None:
+                    await self._feed.catch_up()
             for event in events:
                 if self._feed is not None:
                     await self._feed.tell(event)

@@ -39,7 +39,7 @@ class Services:
     authenticator: Authenticator
     config: Config
     watch: NodeWatch
-    sockets: set[web.WebSocketResponse]
+    sockets: dict[web.WebSocketResponse, asyncio.Task[Any]]  # with what serves them
     webhooks: WebhookStore
     sender: WebhookSender
     records: Records
@@ -52,6 +52,7 @@ class Services:
     registry: CollectorRegistry
     requests: Requests
     replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)  # every socket is to close
     waits: set[asyncio.Timeout] = field(default_factory=set)
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)

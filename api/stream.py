@@ -2,8 +2,8 @@
 
 A session reads messages in order and tells what its subscription brings; stream_orders.py has the orders
 decided, stream_writer.py writes. The writer of the market never waits for a reader (auction/publisher.py):
-ticks are conflated, account events are bounded, and who falls behind is closed with 4008 and resumes with
-`after_seq`. Invariant: account events leave in order, each once, from `after_seq` on.
+ticks are conflated, account events that it missed are read from the store, and who does not read is closed
+with 4008 and resumes with `after_seq`. Invariant: account events leave in order, each once, from there on.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from api.stream_orders import OrderEntry
 from api.stream_writer import (
     CLOSE_FORBIDDEN,
     CLOSE_PROTOCOL,
+    CLOSE_RESTART,
     CLOSE_SECONDS_MAX,
     CLOSE_SLOW,
     CLOSE_TOO_BIG,
@@ -34,7 +35,6 @@ from api.stream_writer import (
     Closing,
     Writer,
     close_socket,
-    too_slow,
 )
 from api.tick_messages import MARKET_PREFIX, tick_message
 from api.wire_orders import ClientMessage
@@ -44,6 +44,8 @@ from api.wire_stream import (
     ClientId,
     Error,
     EventMessage,
+    Gap,
+    Goodbye,
     Heartbeat,
     Hello,
     Named,
@@ -79,12 +81,14 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     if not socket.can_prepare(request).ok:
         raise Rejection("malformed", "expected a WebSocket upgrade")
     await socket.prepare(request)
-    services.sockets.add(socket)
+    serving = asyncio.current_task()
+    assert serving is not None
+    services.sockets[socket] = serving
     try:
         address = address_of(request, behind_proxy=services.config.behind_proxy)
         await Session(services, socket, request.transport, address).run()
     finally:
-        services.sockets.discard(socket)
+        del services.sockets[socket]
     return socket
 
 
@@ -110,6 +114,7 @@ class Session:
             is_text=self._codec is JSON,
             send_seconds_max=services.config.send_seconds_max,
             write_tick=partial(tick_message, services, self._codec),
+            write_gap=self._write_gap,
             write_heartbeat=self._write_heartbeat,
         )
         self._orders = OrderEntry(services, self._codec, self._writer, self._id, address)
@@ -126,7 +131,7 @@ class Session:
         writing = asyncio.create_task(self._writer.run())
         others = [
             asyncio.create_task(part())
-            for part in (self._read_messages, self._tell_committed, self._beat, self._watch_key)
+            for part in (self._read_messages, self._tell_committed, self._beat, self._watch_key, self._leave)
         ]
         try:
             done, _ = await asyncio.wait([writing, *others], return_when=asyncio.FIRST_COMPLETED)
@@ -150,6 +155,8 @@ class Session:
         if code != CLOSE_SLOW:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                    await self._writer.flush()
+                    await self._tell(Goodbye(code, reason, self._seqs(self._writer.seqs)))
                     await self._writer.flush()
         await close_socket(self._socket, self._transport, code, reason)
 
@@ -285,11 +292,13 @@ class Session:
     async def _tell_committed(self) -> None:
         while True:
             events, ticks = await self._subscription.next()
-            if self._subscription.overflowed:
-                raise too_slow()
             for tick in ticks:
                 self._writer.tick(tick)
             async with self._account_lock:
+                if self._subscription.overflowed:
+                    self._subscription.overflowed = False
+                    if self._feed is not None:
+                        await self._feed.catch_up()
                 for event in events:
                     if self._feed is not None:
                         await self._feed.tell(event)
@@ -300,10 +309,20 @@ class Session:
             self._writer.beat()
 
     def _write_heartbeat(self, sent: dict[str, int]) -> bytes:
+        return self._codec.encode(Heartbeat(format_instant(self._now_us()), self._seqs(sent)))
+
+    def _write_gap(self, channel: str, after: int, before: int) -> bytes:
+        return self._codec.encode(Gap(channel, after, before))
+
+    def _seqs(self, sent: dict[str, int]) -> dict[str, int]:
         seqs = {channel: sent[channel] for channel in sorted(sent)}
         if self._feed is None:
             seqs.pop(ACCOUNT, None)
-        return self._codec.encode(Heartbeat(format_instant(self._now_us()), seqs))
+        return seqs
+
+    async def _leave(self) -> None:
+        await self._services.leaving.wait()
+        raise Closing(CLOSE_RESTART, "the server restarts")
 
     async def _watch_key(self) -> None:
         """End the session soon after its key was revoked or expired."""

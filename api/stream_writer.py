@@ -2,8 +2,9 @@
 
 Decides what may wait, and for how long. Answers wait as long as their requests hold a place in flight
 (stream_orders.py bounds those). What the market tells waits in a queue of 256 messages or 1 MiB; when
-it is full its sources wait too, and the subscription behind them overflows. Ticks are conflated: of each
-market only the newest is written. A message that cannot be written in time ends the session: 4008.
+it is full its sources wait too, and go on from the store. Ticks are conflated: of each market only the
+newest is written, behind a message that says which ones were not. A message that cannot be written in
+time ends the session: 4008.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ CLOSE_UNAUTHENTICATED = 4001
 CLOSE_FORBIDDEN = 4003
 CLOSE_SLOW = 4008
 CLOSE_PROTOCOL = 4010
+CLOSE_RESTART = WSCloseCode.SERVICE_RESTART
 CLOSE_TOO_BIG = WSCloseCode.MESSAGE_TOO_BIG
 CLOSE_TRY_LATER = WSCloseCode.TRY_AGAIN_LATER
 
@@ -60,6 +62,7 @@ class Writer:
         is_text: bool,
         send_seconds_max: float,
         write_tick: Callable[[Tick], tuple[str, bytes]],
+        write_gap: Callable[[str, int, int], bytes],
         write_heartbeat: Callable[[dict[str, int]], bytes],
     ) -> None:
         self.seqs: dict[str, int] = {}  # the last one sent on each channel
@@ -68,6 +71,7 @@ class Writer:
         self._is_text = is_text
         self._send_seconds_max = send_seconds_max
         self._write_tick = write_tick
+        self._write_gap = write_gap
         self._write_heartbeat = write_heartbeat
         self._answers: deque[_Message] = deque()
         self._told: deque[_Message] = deque()
@@ -131,7 +135,10 @@ class Writer:
 
     async def _send_tick(self, tick: Tick) -> None:
         channel, payload = self._write_tick(tick)
-        if tick.tick > self.seqs.get(channel, 0):
+        last = self.seqs.get(channel)
+        if last is None or tick.tick > last:
+            if last is not None and tick.tick > last + 1:
+                await self._send(self._write_gap(channel, last, tick.tick))
             await self._send(payload)
             self.seqs[channel] = tick.tick
 

@@ -98,6 +98,28 @@ class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
     seqs: dict[str, int]
 
 
+class Gap(Struct, frozen=True, tag_field="type", tag="gap"):
+    """The ticks between `after` and `before` were not sent: this reader was too slow for them, or away.
+
+    The newest tick follows; `GET /v1/markets/{m}/ticks` has the ones between. The account channel has none.
+    """
+
+    channel: str
+    after: int
+    before: int
+
+
+class Goodbye(Struct, frozen=True, tag_field="type", tag="goodbye"):
+    """The last message before the server closes, where the client still reads: the close code and why.
+
+    `seqs` is the last number sent on each channel; the account channel resumes behind its own.
+    """
+
+    code: int
+    reason: str
+    seqs: dict[str, int]
+
+
 class TickMessage(Struct, frozen=True, tag_field="type", tag="tick"):
     channel: str
     seq: int

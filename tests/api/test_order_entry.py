@@ -1,10 +1,12 @@
 """Order entry over the WebSocket, as a bot sees it."""
 
+from dataclasses import replace
+
 import pytest
 
 from api.services import SERVICES
-from tests.api.conftest import MARKET
-from tests.api.test_stream import connected
+from tests.api.conftest import MARKET, serving
+from tests.api.test_stream import connected, silent
 
 PLACE = {"type": "bid.place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "0.50"}
 
@@ -187,19 +189,23 @@ async def test_without_the_flag_bids_outlive_their_session(venue):
     assert len(await live_bids(venue)) == 1
 
 
-async def test_a_session_closed_for_being_slow_cancels_too(venue):
-    async with connected(venue) as client:
-        await trading(client, venue, cancel_on_disconnect=True)
-        await client.send(type="subscribe", channels=["account"])
-        await client.until(type="ack", channels=["account"])
-        operation = {name: value for name, value in PLACE.items() if name != "type"} | {"op": "place"}
-        await client.send(type="bid.batch", id="all", operations=[operation] * 300)
-        assert await client.close_code() == 4008
+async def test_a_session_closed_for_being_slow_cancels_too(database, config):
+    async with serving(database, replace(config, send_seconds_max=0.5, heartbeat_seconds=30)) as venue:
+        await venue.open_market()
+        _, venue.buyer = await venue.open_account("buyer")
+        await venue.ok("POST", "/v1/deposits", venue.buyer, {"amount": "1000.00"})
+        async with connected(venue) as client:
+            await trading(client, venue, cancel_on_disconnect=True)
+            await client.send(**PLACE, id=1)
+            await client.until(type="ack", id=1)
+            assert len(await live_bids(venue)) == 1
 
-    async def none_is_left():
-        return await live_bids(venue) == []
+            async def none_is_left():
+                return await live_bids(venue) == []
 
-    await venue.until(none_is_left, "the session's bids are cancelled")
+            async with silent(client):
+                await venue.until(none_is_left, "the session's bids are cancelled")
+            assert await client.close_code() == 4008
 
 
 @pytest.mark.parametrize("releases", [False, True])

@@ -149,31 +149,86 @@ async def test_revoking_a_key_closes_its_sockets_within_two_seconds(venue):
             assert await client.close_code() == 4001
 
 
-async def test_an_overtaken_reader_is_closed_with_4008(venue):
-    """Goal: a reader behind by more events than its queue holds is told to resume, not fed a gap.
-
-    The writer publishes a burst in one go, which is what a commit of many commands does.
-    """
+async def test_a_commit_of_more_events_than_a_queue_holds_is_told_whole_and_in_order(venue):
+    """Method: a batch is one commit, and so one burst."""
     async with connected(venue) as client:
         await client.send(type="auth", key=venue.buyer)
         await client.send(type="subscribe", channels=["account"])
         await client.until(type="ack", channels=["account"])
         operation = {"op": "place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "1.00"}
         await venue.ok("POST", "/v1/bids/batch", venue.buyer, {"operations": [operation] * 300})
-        assert await client.close_code() == 4008
-    async with connected(venue) as client:
-        await client.send(type="auth", key=venue.buyer)
-        await client.send(type="subscribe", channels=["account"], after_seq=0)
         seqs = []
-        while len(seqs) < 301:
+        while len(seqs) < 300:
             message = await client.next()
             if message.get("channel") == "account":
                 seqs.append(message["seq"])
-        assert seqs == list(range(1, 302))
+        assert seqs == list(range(2, 302)), "behind the deposit"
+
+
+async def test_the_last_message_says_why_and_where_to_resume(venue):
+    made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "b", "scopes": ["bids:read"]})
+    async with connected(venue) as client:
+        await client.send(type="auth", key=made["secret"])
+        await client.send(type="subscribe", channels=["account"], after_seq=0)
+        await client.until(event="balance.deposited")
+        await venue.ok("DELETE", f"/v1/keys/{made['id']}", venue.buyer)
+        goodbye = await client.until(type="goodbye")
+        assert (goodbye["code"], goodbye["seqs"]) == (4001, {"account": 1})
+        assert await client.close_code() == 4001
+
+
+async def test_who_was_told_of_no_tick_for_a_while_is_told_which_ones(venue):
+    async with connected(venue) as client:
+        await client.send(type="subscribe", id=1, channels=["markets"])
+        first = (await client.until(type="tick"))["seq"]
+        await client.send(type="unsubscribe", id=2, channels=["markets"])
+        await client.until(type="ack", id=2)
+
+        while (await venue.ok("GET", f"/v1/markets/{MARKET}"))["tick"] < first + 3:
+            await client.send(type="ping", id="p")  # who reads nothing answers no ping of the server's
+            await client.until(type="ack", id="p")
+            await asyncio.sleep(0.1)
+        await client.send(type="subscribe", id=3, channels=["markets"])
+        gap = await client.until(type="gap")
+        tick = await client.next()
+        assert (gap["channel"], tick["type"]) == (f"market:{MARKET}", "tick")
+        assert first <= gap["after"] < gap["before"] - 1 == tick["seq"] - 1
+
+
+async def test_a_server_that_stops_says_so_before_it_closes(database, config):
+    async with serving(database, config) as venue:
+        await venue.open_market()
+        async with connected(venue) as client:
+            await client.send(type="subscribe", id=1, channels=["markets"])
+            await client.until(type="ack")
+            stopping = asyncio.create_task(venue.client.app.shutdown())
+            assert (await client.until(type="goodbye"))["code"] == 1012
+            assert await client.close_code() == 1012
+            await stopping
 
 
 async def test_a_plain_request_is_refused(venue):
     assert (await venue.call("GET", "/v1/ws")).status == 400
+
+
+@asynccontextmanager
+async def silent(client):
+    """Ask on and on, and read nothing until the end of it."""
+    line = client.socket._response.connection.transport
+    line.pause_reading()
+
+    async def flood():
+        with suppress(ConnectionError):
+            while True:
+                await client.send(type="ping", id="x" * 128)
+
+    flooding = asyncio.create_task(flood())
+    try:
+        yield
+    finally:
+        line.resume_reading()
+        flooding.cancel()
+        await asyncio.wait([flooding])
 
 
 async def test_a_reader_that_never_reads_is_closed_with_4008(database, config):
@@ -181,24 +236,12 @@ async def test_a_reader_that_never_reads_is_closed_with_4008(database, config):
     impatient = replace(config, send_seconds_max=0.5, heartbeat_seconds=30)
     async with serving(database, impatient) as venue, connected(venue) as client:
         sockets = venue.client.app[SERVICES].sockets
-        line = client.socket._response.connection.transport
-        line.pause_reading()
-
-        async def flood():
-            with suppress(ConnectionError):
-                while True:
-                    await client.send(type="ping", id="x" * 128)
-
-        flooding = asyncio.create_task(flood())
         most = 0
         writers = [thing for thing in gc.get_objects() if isinstance(thing, Writer)]
         (writer,) = (found for found in writers if found._socket in sockets)
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with silent(client), asyncio.timeout(DEADLINE_SECONDS):
             while not all(socket.closed for socket in sockets):
                 most = max(most, writer.waiting_bytes)
                 await asyncio.sleep(0.01)
         assert 0 < most < QUEUE_BYTES_MAX
-        line.resume_reading()
         assert await client.close_code() == 4008
-        flooding.cancel()
-        await asyncio.wait([flooding])
