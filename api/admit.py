@@ -27,7 +27,9 @@ async def admit(
         request[STANDING] = limiter.take(limiter.policies.public, address, cost)
         return None
     try:
-        principal = await services.authenticator.authenticate(request.headers.get("Authorization"), address)
+        principal = await services.authenticator.authenticate(
+            request.headers.get("Authorization"), address, method=request.method, target=request.raw_path
+        )
     except Rejection as refusal:
         if refusal.code != "unauthenticated":
             raise

@@ -24,13 +24,17 @@ Channels = Annotated[
 
 
 class Auth(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="auth"):
-    """With `cancel_on_disconnect` the live bids that this session placed are cancelled when it ends.
+    """A `key`, or of a signing key `signed`: the Authorization header of a GET of /v1/ws without a body, with
+    the `session` of `hello` as its nonce.
+
+    With `cancel_on_disconnect` the live bids that this session placed are cancelled when it ends.
 
     Their leases run on while they win, unless `release_on_disconnect`. A market that is stopping or without
     its database then cannot cancel them; `cancel_after` works without the session.
     """
 
-    key: Annotated[str, Meta(max_length=256)]
+    key: Annotated[str, Meta(max_length=256)] | None = None
+    signed: Annotated[str, Meta(max_length=512)] | None = None
     cancel_on_disconnect: bool = False
     release_on_disconnect: bool = False
     id: ClientId = None
@@ -115,7 +119,7 @@ class Goodbye(Struct, frozen=True, tag_field="type", tag="goodbye"):
     `seqs` is the last number sent on each channel; the account channel resumes behind its own.
     """
 
-    code: int
+    close_code: int
     reason: str
     seqs: dict[str, int]
 

@@ -87,7 +87,10 @@ def remote(function: Callable[..., Found]) -> Callable[..., None]:
     @wraps(function)
     def printed(client: "Client", output: str, **options: Any) -> None:
         columns, rows = function(client, **options)
-        show(list(islice(rows, ROWS_SHOWN_MAX)), columns, output)
+        if isinstance(rows, list) and len(rows) == 1 and output == "table":
+            show_one(rows[0], columns)
+        else:
+            show(list(islice(rows, ROWS_SHOWN_MAX)), columns, output)
 
     return connected(printed)
 
@@ -106,6 +109,13 @@ def show(found: list[Any], columns: tuple[str, ...], output: str) -> None:
 
     width = None if sys.stdout.isatty() else PIPE_COLUMNS
     Console(width=width, markup=False, highlight=False).print(table_of(columns, cells))
+
+
+def show_one(row: Any, columns: tuple[str, ...]) -> None:
+    """Print one object, a line for each column. Needs no rich: most commands answer with one object."""
+    width = max(map(len, columns))
+    for name, cell in zip(columns, cells_of(row, columns), strict=True):
+        click.echo(f"{name:<{width}}  {cell}")
 
 
 def show_json(row: Any) -> None:

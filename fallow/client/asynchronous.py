@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fallow.client.account import AccountRoutes
 from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
@@ -12,8 +12,10 @@ from fallow.client.money import Money
 from fallow.client.owner import OwnerRoutes
 from fallow.client.owner_model import Candle
 from fallow.client.requests import Page, terms_of
-from fallow.client.stream import Message, follow
 from fallow.client.transport import Trace, Transport
+
+if TYPE_CHECKING:
+    from fallow.client.stream import Message
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -21,6 +23,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8080"
 class AsyncClient(OwnerRoutes, AccountRoutes):
     """One account's way to a market. Server and key default to FALLOW_URL and FALLOW_KEY.
 
+    A key `@FILE` is a signing key (signing.py): each request is signed with it.
     Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once. `trace` is
     told each request, as curl, without the key.
     """
@@ -32,11 +35,11 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         key: str | None = None,
         timeout_seconds: float = 30.0,
         trace: Trace | None = None,
+        blocks: bool = False,
     ) -> None:
         server = server or os.environ.get("FALLOW_URL") or DEFAULT_SERVER
-        self._transport = Transport(
-            server, key or os.environ.get("FALLOW_KEY"), timeout_seconds=timeout_seconds, trace=trace
-        )
+        key = key or os.environ.get("FALLOW_KEY")
+        self._transport = Transport(server, key, timeout_seconds=timeout_seconds, trace=trace, blocks=blocks)
 
     async def __aenter__(self) -> Self:
         return self
@@ -256,12 +259,14 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         account: bool = False,
         after_seq: int | None = None,
         curves: bool = False,
-    ) -> AsyncIterator[Message]:
+    ) -> "AsyncIterator[Message]":
         """Iterate over ticks of these markets and your account's events, through reconnections.
 
         Events come in order, each once, from behind `after_seq` (or from now); of ticks the newest counts.
         With `curves` a tick comes as a TickWithCurve.
         """
+        from fallow.client.stream import follow
+
         return follow(self._transport, markets=markets, account=account, after_seq=after_seq, curves=curves)
 
     # -- inside ------------------------------------------------------------------------------------

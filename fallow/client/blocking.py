@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fallow.client.asynchronous import AsyncClient
 from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
@@ -27,8 +27,10 @@ from fallow.client.owner_model import (
     Usage,
     Webhook,
 )
-from fallow.client.stream import Message
 from fallow.client.transport import Trace
+
+if TYPE_CHECKING:
+    from fallow.client.stream import Message
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fallow client")
         self._thread.start()
-        self._client = AsyncClient(server, key=key, timeout_seconds=timeout_seconds, trace=trace)
+        self._client = AsyncClient(server, key=key, timeout_seconds=timeout_seconds, trace=trace, blocks=True)
 
     def __enter__(self) -> Self:
         return self
@@ -60,8 +62,7 @@ class Client:
     def close(self) -> None:
         """Close every connection, and the thread."""
         if self._thread.is_alive():
-            self._run(self._client.close())
-            self._run(self._loop.shutdown_asyncgens())
+            self._run(self._end())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -225,8 +226,17 @@ class Client:
     def ledger(self) -> Iterator[Entry]:
         return self._iterate(self._client.ledger())
 
-    def stream(self, **channels: Any) -> Iterator[Message]:
+    def stream(self, **channels: Any) -> "Iterator[Message]":
         return self._iterate(self._client.stream(**channels))
+
+    async def _end(self) -> None:
+        """Let what was interrupted unwind first: a stream closes its socket."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._client.close()
+        await self._loop.shutdown_asyncgens()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

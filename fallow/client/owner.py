@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from fallow.client.money import Money
 from fallow.client.owner_model import Node, Offer, OwnerSummary, Recall
 from fallow.client.requests import PAGE, ROWS_MAX, Requests, terms_of
-from fallow.client.versioned import VersionedTransport
 
 
 class OwnerRoutes(Requests):
@@ -51,10 +50,8 @@ class OwnerRoutes(Requests):
         it is refused if the node has changed since.
         """
         terms = terms_of({"notice_seconds": notice_seconds})
-        if version is None:
-            return await self._post(f"/v1/nodes/{node}/recall", Recall, terms)
-        async with VersionedTransport(self._transport, version) as transport:
-            found: Recall = await transport.ask("POST", f"/v1/nodes/{node}/recall", Recall, body=terms)
+        path = f"/v1/nodes/{node}/recall"
+        found: Recall = await self._transport.ask("POST", path, Recall, body=terms, version=version)
         return found
 
     async def preview_recall(self, node: str, *, notice_seconds: int | None = None) -> Recall:
@@ -96,15 +93,14 @@ class OwnerRoutes(Requests):
             {"reserve_price_per_gpu_hour": reserve_price_per_gpu_hour, "available_until": available_until}
         )
         version = (await self.offer(offer)).version if version is None else version
-        async with VersionedTransport(self._transport, version) as transport:
-            found: Offer = await transport.ask("PATCH", f"/v1/offers/{offer}", Offer, body=terms)
+        path = f"/v1/offers/{offer}"
+        found: Offer = await self._transport.ask("PATCH", path, Offer, body=terms, version=version)
         return found
 
     async def withdraw_offer(self, offer: str, *, version: int | None = None) -> Offer:
         """Withdraw an offer: leases on it get the notice it promised."""
         version = (await self.offer(offer)).version if version is None else version
-        async with VersionedTransport(self._transport, version) as transport:
-            found: Offer = await transport.ask("DELETE", f"/v1/offers/{offer}", Offer)
+        found: Offer = await self._transport.ask("DELETE", f"/v1/offers/{offer}", Offer, version=version)
         return found
 
     async def owner_summary(

@@ -45,6 +45,7 @@ class _Kind(Struct, frozen=True):
     type: str
     event: str | None = None
     seq: int | None = None
+    session: str = ""
     code: str = ""
     detail: str = ""
 
@@ -62,41 +63,49 @@ async def follow(
 ) -> AsyncIterator[Message]:
     """Yield messages for ever; raises AuthError where the key is not taken."""
     attempt, seq = 0, after_seq
-    while True:
-        try:
-            async with transport.session.ws_connect(transport.socket_url) as socket:
-                await _subscribe(socket, transport.key, markets, account=account, after_seq=seq)
-                while True:
-                    message = await socket.receive(timeout=SILENCE_SECONDS_MAX)
-                    if message.type is not aiohttp.WSMsgType.TEXT:
-                        _refused(socket.close_code or 0, str(message.extra or ""))
-                        break
-                    attempt = 0
-                    kind = _kind.decode(message.data)
-                    if kind.type == "ack" and kind.seq is not None and account:
-                        seq = kind.seq if seq is None else seq
-                    elif kind.type == "tick":
-                        told = _tick.decode(message.data)
-                        yield told if curves else told.tick
-                    elif kind.event is not None and kind.seq is not None and (seq is None or kind.seq > seq):
-                        seq = kind.seq
-                        yield _event.decode(message.data)
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            pass  # connect again: nothing is lost
-        await asyncio.sleep(jittered(attempt))
-        attempt += 1
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.ws_connect(transport.socket_url) as socket:
+                    while True:
+                        message = await socket.receive(timeout=SILENCE_SECONDS_MAX)
+                        if message.type is not aiohttp.WSMsgType.TEXT:
+                            _refused(socket.close_code or 0, str(message.extra or ""))
+                            break
+                        kind = _kind.decode(message.data)
+                        if kind.type == "hello":
+                            said = transport.introduction(kind.session)
+                            await _subscribe(socket, said, markets, account=account, after_seq=seq)
+                            continue
+                        attempt = 0
+                        if kind.type == "ack" and kind.seq is not None and account:
+                            seq = kind.seq if seq is None else seq
+                        elif kind.type == "tick":
+                            told = _tick.decode(message.data)
+                            yield told if curves else told.tick
+                        elif (
+                            kind.event is not None
+                            and kind.seq is not None
+                            and (seq is None or kind.seq > seq)
+                        ):
+                            seq = kind.seq
+                            yield _event.decode(message.data)
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                pass  # connect again: nothing is lost
+            await asyncio.sleep(jittered(attempt))
+            attempt += 1
 
 
 async def _subscribe(
     socket: aiohttp.ClientWebSocketResponse,
-    key: str | None,
+    said: dict[str, str],
     markets: Sequence[str],
     *,
     account: bool,
     after_seq: int | None,
 ) -> None:
     if account:
-        await socket.send_json({"type": "auth", "key": key or ""})
+        await socket.send_json({"type": "auth"} | said)
         resumed = {} if after_seq is None else {"after_seq": after_seq}
         await socket.send_json({"type": "subscribe", "channels": ["account"]} | resumed)
     if markets:

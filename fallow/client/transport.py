@@ -8,14 +8,17 @@ where the server sends it, otherwise after a random part of a growing pause. Eve
 import asyncio
 import shlex
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
-import aiohttp
 import msgspec
 
 from auction.ids import random_below, random_token
 from fallow.client.errors import Problem, UnavailableError, error_of
+from fallow.client.exchange import Exchange, PlainExchange, PooledExchange
+
+if TYPE_CHECKING:
+    from fallow.client.signing import SigningKey
 
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 10.0
@@ -24,45 +27,47 @@ Trace = Callable[[str], None]
 
 RETRIED = frozenset({429, 503})
 KEY_CHARACTERS = 32
+SOCKET_PATH = "/v1/ws"
+KEY_FILE = "@"  # what a key begins with that is the path of a signing key
 
 
 class Transport:
-    """One server, one key, one connection pool."""
+    """One server, one key, one connection pool; `blocks` for a client of which a thread waits at a time."""
 
     def __init__(
-        self, server: str, key: str | None, *, timeout_seconds: float, trace: Trace | None = None
+        self,
+        server: str,
+        key: str | None,
+        *,
+        timeout_seconds: float,
+        trace: Trace | None = None,
+        blocks: bool = False,
     ) -> None:
+        """Raises ValueError for a file that holds no signing key."""
         self._server = server.rstrip("/")
         self._key = key
+        self._signing_key = _signing_key(key)
         self._timeout_seconds = timeout_seconds
         self._trace = trace
-        self._session: aiohttp.ClientSession | None = None
+        self._exchange: Exchange = (PlainExchange if blocks else PooledExchange)(self._server)
 
     def __repr__(self) -> str:
         return f"<Transport {self._server}>"
 
     @property
-    def session(self) -> aiohttp.ClientSession:
-        """Return the pool, opened at the first request."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
-        return self._session
-
-    @property
     def socket_url(self) -> str:
         """Return where the WebSocket is."""
-        return f"{self._server}/v1/ws"
+        return self._server + SOCKET_PATH
 
-    @property
-    def key(self) -> str | None:
-        """Return the key; it is sent, and never shown."""
-        return self._key
+    def introduction(self, session: str) -> dict[str, str]:
+        """Return what the socket's `auth` says: the key, or a signature over the session."""
+        if self._signing_key is None:
+            return {"key": self._key or ""}
+        return {"signed": self._signing_key.authorization("GET", SOCKET_PATH, b"", session)}
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._exchange.close()
 
     async def ask(
         self,
@@ -72,23 +77,27 @@ class Transport:
         *,
         query: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
+        version: int | None = None,
         wait_seconds: float = 0.0,
     ) -> Any:
         """Send a request until it is answered; return the answer as `view`.
 
-        Raises ProblemError's kinds for a no, UnavailableError when the time is over.
+        With `version` it holds for that version of the object only. Raises ProblemError's kinds for a no,
+        UnavailableError when the time, or the number of attempts, is over.
         """
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
         if method != "GET":
             headers["Idempotency-Key"] = random_token(KEY_CHARACTERS)
         data = None
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         shown = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        target = quote(path, safe="/-._~:@!$&'()*+,;=") + (f"?{urlencode(shown)}" if shown else "")
         now_s = asyncio.get_running_loop().time
         if self._trace is not None:
-            self._trace(self._as_curl(method, path, shown, data))
-        give_up_s = now_s() + self._timeout_seconds + wait_seconds
+            self._trace(self._as_curl(method, target, headers, data))
+        began_s = now_s()
+        give_up_s = began_s + self._timeout_seconds + wait_seconds
         why = ""
         for attempt in range(ATTEMPTS_MAX):
             left_s = give_up_s - now_s()
@@ -96,31 +105,49 @@ class Transport:
                 break
             pause_s = jittered(attempt)
             try:
-                async with self.session.request(
-                    method, self._server + path, params=shown, data=data, headers=headers,
-                    timeout=aiohttp.ClientTimeout(total=left_s),
-                ) as response:  # fmt: skip
-                    raw = await response.read()
-                    if response.status < 300:
-                        return msgspec.json.decode(raw, type=view)
-                    problem = _problem(raw, response.status)
-                    why = f"{problem.code}: {problem.detail}"
-                    if response.status not in RETRIED:
-                        raise error_of(problem)
-                    pause_s = _retry_after(response.headers.get("Retry-After"), pause_s)
-                    if response.status == 429 and now_s() + pause_s > give_up_s:
-                        raise error_of(problem)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                answered = await self._exchange.send(
+                    method, target, headers | self._authorization(method, target, data), data, left_s
+                )
+            except OSError as error:
                 why = str(error) or type(error).__name__
+            else:
+                if answered.status < 300:
+                    return msgspec.json.decode(answered.body, type=view)
+                problem = _problem(answered.body, answered.status)
+                why = f"{problem.code}: {problem.detail}"
+                if answered.status not in RETRIED:
+                    raise error_of(problem)
+                pause_s = _retry_after(answered.retry_after, pause_s)
+                if answered.status == 429 and now_s() + pause_s > give_up_s:
+                    raise error_of(problem)
             await asyncio.sleep(min(pause_s, max(0.0, give_up_s - now_s())))
-        raise UnavailableError(f"{method} {path} was not answered in {self._timeout_seconds:g} s: {why}")
+        tried = f"{attempt + 1} attempts in {now_s() - began_s:.0f} s"
+        raise UnavailableError(f"{method} {path} was not answered, {tried}: {why}")
 
-    def _as_curl(self, method: str, path: str, query: dict[str, str], data: bytes | None) -> str:
+    def _authorization(self, method: str, target: str, data: bytes | None) -> dict[str, str]:
+        if self._signing_key is not None:
+            return {"Authorization": self._signing_key.authorization(method, target, data or b"")}
+        return {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+
+    def _as_curl(self, method: str, target: str, headers: dict[str, str], data: bytes | None) -> str:
         """Write a request as a command that works in a shell where KEY is set."""
-        words = ["curl", "-s", "-X", method, self._server + path + (f"?{urlencode(query)}" if query else "")]
+        words = ["curl", "-s", "-X", method, self._server + target]
+        for name in ("If-Match", "Content-Type"):
+            if name in headers:
+                words += ["-H", f"{name}: {headers[name]}"]
         if data is not None:
-            words += ["-H", "Content-Type: application/json", "-d", data.decode()]
+            words += ["-d", data.decode()]
         return shlex.join(words) + ("" if self._key is None else ' -H "Authorization: Bearer $KEY"')
+
+
+def _signing_key(key: str | None) -> "SigningKey | None":
+    if key is None or not key.startswith(KEY_FILE):
+        return None
+    from pathlib import Path
+
+    from fallow.client.signing import load_signing_key
+
+    return load_signing_key(Path(key.removeprefix(KEY_FILE)).expanduser())
 
 
 def jittered(attempt: int) -> float:

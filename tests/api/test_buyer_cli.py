@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -42,6 +43,25 @@ async def test_a_bid_from_its_preview_to_its_end(shell, venue):
     assert code == 0 and "cancelled" in shown, "all it had was given back"
     (balance,) = await shell.json("bill", "balance")
     assert balance["held"] == "0.000000"
+
+
+async def test_placing_a_bid_loads_no_framework(shell):
+    """Goal: its own time is short. What it loads decides that, and a clock here would not be fair."""
+    heavy = {"aiohttp", "numpy", "rich", "matching", "cryptography", "asyncpg"}
+    program = f"""
+import sys
+from fallow.cli import main
+main(["bid", "place", "{MARKET}", "--gpus", "1", "--limit", "2.40"], standalone_mode=False)
+print("loaded", *sorted({heavy} & set(sys.modules)))
+"""
+    environment = {**os.environ, "FALLOW_URL": shell.server, "FALLOW_KEY": shell.key}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environment, stdout=subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    lines = output.decode().splitlines()
+    assert lines[0].split()[0] == "id" and lines[0].split()[1].startswith("bid_")
+    assert lines[-1] == "loaded"
 
 
 async def test_targets(shell, venue):

@@ -135,5 +135,6 @@ async def test_a_key_is_used_from_its_networks_only_and_makes_none_beyond_them(v
     async with venue.client.ws_connect("/v1/ws") as socket:
         await socket.receive_json()
         await socket.send_json({"type": "auth", "key": there["secret"]})
+        assert (await socket.receive_json())["reason"] == "address_not_allowed"
         closed = await socket.receive()
         assert closed.data == 4001

@@ -173,7 +173,7 @@ async def test_the_last_message_says_why_and_where_to_resume(venue):
         await client.until(event="balance.deposited")
         await venue.ok("DELETE", f"/v1/keys/{made['id']}", venue.buyer)
         goodbye = await client.until(type="goodbye")
-        assert (goodbye["code"], goodbye["seqs"]) == (4001, {"account": 1})
+        assert (goodbye["close_code"], goodbye["seqs"]) == (4001, {"account": 1})
         assert await client.close_code() == 4001
 
 
@@ -202,7 +202,7 @@ async def test_a_server_that_stops_says_so_before_it_closes(database, config):
             await client.send(type="subscribe", id=1, channels=["markets"])
             await client.until(type="ack")
             stopping = asyncio.create_task(venue.client.app.shutdown())
-            assert (await client.until(type="goodbye"))["code"] == 1012
+            assert (await client.until(type="goodbye"))["close_code"] == 1012
             assert await client.close_code() == 1012
             await stopping
 

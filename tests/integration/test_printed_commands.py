@@ -101,6 +101,7 @@ class Shell:
         """Run commands in one shell."""
         return subprocess.run(
             ["bash", "-ec", "\n".join(commands)],
+            cwd=self.environment["XDG_DATA_HOME"],
             env=self.environment | variables,
             capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
         )  # fmt: skip
