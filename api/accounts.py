@@ -13,11 +13,10 @@ from api.auth import is_within
 from api.call import Call, Reply
 from api.codec import Page
 from api.fields import CURRENCY, Cursor, PageLimit, format_instant
-from api.keys import mint_key, replace_public_key, rotate, scopes_of
+from api.keys import mint_key, rotate, scopes_of
 from api.limits import own_key, refuse_limited, set_limits_command
 from api.paging import page, read_entry, read_key
 from api.routes import NoBody, NoQuery, route
-from api.signatures import decode
 from api.wire_money import (
     BalanceView,
     CreateKeyBody,
@@ -102,12 +101,9 @@ async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
         now_us=call.now_us,
         expires_at_us=body.expires_at,
         allowed_networks=await _networks(call),
-        public_key=None if body.public_key is None else decode(body.public_key),
     )
     limits = None if body.limits is None else set_limits_command(key.id, call.account, body.limits)
     reply = await call.submit(CreateKey(key, limits), key_view)
-    if key.public_key is not None:
-        return reply
     return call.reveal(reply, msgspec.structs.replace(key_view(key), secret=text))
 
 
@@ -123,10 +119,7 @@ async def list_keys(call: Call[NoBody, ListQuery]) -> Reply[Page[KeyView]]:
 
 @route("POST", "/v1/keys/{key}/rotate", scope="keys:write")
 async def rotate_key(call: Call[RotateKeyBody, NoQuery]) -> Reply[KeyView]:
-    """Give a key a new secret, shown once; id, limits and bids stay, and for a while the old secret.
-
-    A signing key gets a new public half instead.
-    """
+    """Give a key a new secret, shown once; id, limits and bids stay, and for a while the old secret."""
     assert call.principal is not None
     key = await own_key(call)
     if key.id != call.principal.key:
@@ -137,14 +130,6 @@ async def rotate_key(call: Call[RotateKeyBody, NoQuery]) -> Reply[KeyView]:
                 raise Rejection("scope_exceeded", f"this key cannot give the scope {scope}", scope=scope)
     if key.revoked_at_us is not None:
         raise Rejection("key_revoked", "the key was revoked")
-    if (call.body.public_key is None) is not (key.public_key is None):
-        detail = "a signing key takes a new public_key, every other one none"
-        raise Rejection("invalid_value", detail, pointer="/public_key")
-    if call.body.public_key is not None:
-        signing = replace_public_key(key, decode(call.body.public_key))
-        reply = await call.submit(RotateKey(signing), key_view)
-        _forget(call, key)
-        return reply
     overlap_us = call.body.overlap_seconds * MICROSECONDS_PER_SECOND
     is_live = not call.services.config.is_demo
     rotated, text = rotate(key, is_live=is_live, now_us=call.now_us, overlap_us=overlap_us)

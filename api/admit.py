@@ -27,9 +27,7 @@ async def admit(
         request[STANDING] = limiter.take(limiter.policies.public, address, cost)
         return None
     try:
-        principal = await services.authenticator.authenticate(
-            request.headers.get("Authorization"), address, method=request.method, target=request.raw_path
-        )
+        principal = await services.authenticator.authenticate(request.headers.get("Authorization"), address)
     except Rejection as refusal:
         if refusal.code != "unauthenticated":
             raise

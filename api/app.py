@@ -43,7 +43,7 @@ from api.risk_record import Records
 from api.routes import Route, routes_of
 from api.services import SERVICES, Services
 from api.simulator import Simulator
-from api.stream import SOCKET_PATH, serve_socket
+from api.stream import serve_socket
 from api.system import ASYNCAPI, OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.webhook_sender import WebhookSender
@@ -125,7 +125,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app[ASYNCAPI] = asyncapi.document(version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
-    app.router.add_get(SOCKET_PATH, serve_socket)
+    app.router.add_get("/v1/ws", serve_socket)
     app.router.add_get("/v1/stream", serve_stream)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handle)

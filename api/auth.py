@@ -1,21 +1,17 @@
 """Who is asking: from an Authorization header to an account and the scopes of its key.
 
-Most keys present a secret; the holder of a signing key signs each request instead (signatures.py), and each
-signature is taken once: none made before this process began is, because it cannot know which were.
-
 A key is looked up at most once in `key_cache_seconds`, so a revoked one stops working within that time
 even when another process revoked it; a revocation through this process takes effect at once. Absent and
 wrong keys take the same path and get the same answer. Invariant: the cache is bounded.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from api.keys import matches, parse_key
-from api.signatures import SCHEME, WINDOW_US, Nonces, is_signed_by, parse
 from auction.clock import Clock
-from auction.errors import Rejection, Unavailable
+from auction.errors import Rejection
 from auction.model import ApiKey
 from auction.units import MICROSECONDS_PER_SECOND
 from sql.reads import Reader
@@ -23,8 +19,7 @@ from sql.reads import Reader
 CACHED_KEYS_MAX = 10_000
 AUTHORIZATION_CHARACTERS_MAX = 512
 
-_BEARER = "bearer "
-_SIGNED = f"{SCHEME.lower()} "
+_SCHEME = "bearer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +29,6 @@ class Principal:
     account: str
     key: str
     scopes: frozenset[str]
-    public_id: str
-    secret: str | None = field(default=None, repr=False)  # as presented; None where it signed
-    body_sha256: bytes | None = None  # of the body that it signed
 
     def require(self, scope: str) -> None:
         """Refuse what this key may not do; of "a or b" either scope will do."""
@@ -53,25 +45,17 @@ class Authenticator:
         self._is_live = not is_demo
         self._cache_us = int(cache_seconds * MICROSECONDS_PER_SECOND)
         self._cache: OrderedDict[str, tuple[int, ApiKey | None]] = OrderedDict()
-        self._nonces = Nonces()
-        self._started_us = clock.now_us()
 
-    async def authenticate(
-        self, authorization: str | None, address: str, *, method: str, target: str
-    ) -> Principal:
+    async def authenticate(self, authorization: str | None, address: str) -> Principal:
         """Return who holds the key of this header; raise `unauthenticated` for every other one.
 
-        A key that is bound to networks is refused from other addresses: `address_not_allowed`. Whoever signed
-        is refused with a clock that is off (`signature_stale`) and the second time (`signature_replayed`).
+        A key that is bound to networks is refused from other addresses: `address_not_allowed`.
         """
         if authorization is None or len(authorization) > AUTHORIZATION_CHARACTERS_MAX:
             raise _refusal()
-        scheme = authorization.lower()
-        if scheme.startswith(_SIGNED):
-            return await self.check_signed(authorization[len(_SIGNED) :].strip(), address, method, target)
-        if not scheme.startswith(_BEARER):
+        if not authorization.lower().startswith(_SCHEME):
             raise _refusal()
-        return await self.check(authorization[len(_BEARER) :].strip(), address)
+        return await self.check(authorization[len(_SCHEME) :].strip(), address)
 
     async def check(self, text: str, address: str) -> Principal:
         """Return who holds this key; raise `unauthenticated` otherwise, or `address_not_allowed`."""
@@ -80,42 +64,11 @@ class Authenticator:
             raise _refusal()
         now_us = self._clock.now_us()
         key = await self._find(presented.public_id, now_us)
-        if not matches(key, presented, now_us) or key is None:
+        if not matches(key, presented, now_us) or key is None or not _is_valid(key, now_us):
             raise _refusal()
-        return _admitted(key, address, now_us, presented.public_id, secret=text)
-
-    async def check_signed(self, text: str, address: str, method: str, target: str) -> Principal:
-        """Return who signed this; the body is still to be compared with what was signed."""
-        signed = parse(text)
-        if signed is None:
-            raise _refusal()
-        now_us = self._clock.now_us()
-        key = await self._find(signed.public_id, now_us)
-        if key is None or key.public_key is None or not is_signed_by(key.public_key, signed, method, target):
-            raise _refusal()
-        behind_us = now_us - signed.at_us
-        if abs(behind_us) > WINDOW_US or signed.at_us < self._started_us:
-            where = "behind" if behind_us > 0 else "ahead of"
-            seconds = abs(behind_us) // MICROSECONDS_PER_SECOND
-            raise Rejection("signature_stale", f"it was signed {seconds} s {where} this server's time")
-        admitted = _admitted(key, address, now_us, signed.public_id, body_sha256=signed.body_sha256)
-        try:
-            is_first = self._nonces.take(signed, now_us)
-        except OverflowError as error:
-            raise Unavailable("inbox_full", str(error)) from error
-        if not is_first:
-            raise Rejection("signature_replayed", "this signature was used before: sign each request anew")
-        return admitted
-
-    async def recheck(self, principal: Principal, address: str) -> Principal:
-        """Check whom a session was opened by once more; raises as `check` does."""
-        if principal.secret is not None:
-            return await self.check(principal.secret, address)
-        now_us = self._clock.now_us()
-        key = await self._find(principal.public_id, now_us)
-        if key is None or key.public_id != principal.public_id:
-            raise _refusal()
-        return _admitted(key, address, now_us, principal.public_id)
+        if key.allowed_networks and not _is_inside(address, key.allowed_networks):
+            raise Rejection("address_not_allowed", f"this key may not be used from {address}")
+        return Principal(key.account, key.id, frozenset(key.scopes))
 
     def forget(self, public_id: str) -> None:
         """Drop what is remembered of a key: it was just revoked."""
@@ -153,22 +106,6 @@ def _is_inside(address: str, networks: list[str]) -> bool:
 def _is_valid(key: ApiKey, now_us: int) -> bool:
     is_expired = key.expires_at_us is not None and key.expires_at_us <= now_us
     return key.revoked_at_us is None and not is_expired
-
-
-def _admitted(
-    key: ApiKey,
-    address: str,
-    now_us: int,
-    public_id: str,
-    *,
-    secret: str | None = None,
-    body_sha256: bytes | None = None,
-) -> Principal:
-    if not _is_valid(key, now_us):
-        raise _refusal()
-    if key.allowed_networks and not _is_inside(address, key.allowed_networks):
-        raise Rejection("address_not_allowed", f"this key may not be used from {address}")
-    return Principal(key.account, key.id, frozenset(key.scopes), public_id, secret, body_sha256)
 
 
 def _refusal() -> Rejection:

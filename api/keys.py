@@ -57,9 +57,8 @@ def mint_key(
     now_us: int,
     expires_at_us: int | None = None,
     allowed_networks: Sequence[str] = (),
-    public_key: bytes | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key; return (what is stored, the text shown once: of a signing key to nobody)."""
+    """Make a key; return (what is stored, the text shown once)."""
     public_id = random_token(PUBLIC_ID_CHARACTERS)
     secret = random_token(SECRET_CHARACTERS)
     stem = f"fal_{'live' if is_live else 'test'}_{public_id}_{secret}"
@@ -73,7 +72,6 @@ def mint_key(
         created_at_us=now_us,
         expires_at_us=expires_at_us,
         allowed_networks=sorted(set(allowed_networks)),
-        public_key=public_key,
     )
     return key, stem + checksum(stem)
 
@@ -114,17 +112,11 @@ def rotate(key: ApiKey, *, is_live: bool, now_us: int, overlap_us: int) -> tuple
     return rotated, text
 
 
-def replace_public_key(key: ApiKey, public_key: bytes) -> ApiKey:
-    """Give a signing key a new public half; the old one ends now."""
-    return replace(key, public_id=random_token(PUBLIC_ID_CHARACTERS), public_key=public_key)
-
-
 def matches(key: ApiKey | None, presented: PresentedKey, now_us: int) -> bool:
     """Compare in constant time; an absent key takes the same path as a wrong secret."""
     expected = _NO_KEY if key is None else key.secret_sha256
-    is_valid = key is not None and key.public_key is None  # a signing key signs
+    is_valid = key is not None
     if key is not None and presented.public_id == key.previous_public_id:
         assert key.previous_secret_sha256 is not None and key.previous_until_us is not None
-        expected = key.previous_secret_sha256
-        is_valid = is_valid and now_us < key.previous_until_us
+        expected, is_valid = key.previous_secret_sha256, now_us < key.previous_until_us
     return hmac.compare_digest(expected, hash_secret(presented.secret)) and is_valid

@@ -60,21 +60,10 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}, "signed": _SIGNED},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "x-problems": {code: kind.status for code, kind in sorted(PROBLEMS.items())},
     }
-
-
-_SIGNED = {
-    "type": "apiKey",
-    "in": "header",
-    "name": "Authorization",
-    "description": "Of an ed25519 key: `Ed25519 key=<public id>,at=<Unix time, microseconds>,"
-    "nonce=<16 to 64 of 0-9A-Za-z_->,body=<SHA-256 of the body>,signature=<signature>`, without spaces; "
-    "hashes and signatures in base64url without padding. Signed are six lines, joined by newlines: "
-    "`fallow-ed25519-1`, method, path with query as sent, `at`, `nonce`, `body`. Good for 30 s, once.",
-}
 
 
 def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> dict[str, Any]:
@@ -93,7 +82,7 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
         },
     }
     if route.scope is not None:
-        operation["security"] = [{"key": []}, {"signed": []}]
+        operation["security"] = [{"key": []}]
     operation["description"] = "\n\n".join(_described(route))
     if route.body is not NoBody:
         operation["requestBody"] = {

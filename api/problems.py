@@ -27,10 +27,6 @@ PROBLEMS: dict[str, Kind] = {
     "unauthenticated": Kind(
         401, "No valid key", "Send `Authorization: Bearer fal_…` with a key that is still valid."
     ),
-    "signature_stale": Kind(
-        401, "Signed too long ago or too early", "Set the signer's clock; sign each request when it is sent."
-    ),
-    "signature_replayed": Kind(401, "The signature was used before", "Sign each attempt with a new nonce."),
     "scope_missing": Kind(403, "The key lacks a scope", "Use a key with the scope named in `scope`."),
     "scope_exceeded": Kind(403, "Scope not yours to give", "A key can mint only a subset of its own scopes."),
     "account_frozen": Kind(403, "The account is frozen", "Ask the operator of this market to reopen it."),

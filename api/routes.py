@@ -5,7 +5,6 @@ statement of its types, so what is decoded, answered and documented cannot drift
 no try/except: everything raised becomes a problem in middleware.py.
 """
 
-import hashlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
@@ -101,8 +100,6 @@ class Route:
         body: Any = None
         if request.method != "GET":
             raw, body = await read_body(request, services.config, self.body, is_batch=self.is_batch)
-        if principal is not None and principal.body_sha256 not in (None, hashlib.sha256(raw).digest()):
-            raise Rejection("unauthenticated", "another body was signed")
         call = Call(request, services, codec, principal, body, query, raw, self.status)
         with acting(self._reach(principal)):
             reply = await self.handler(call)

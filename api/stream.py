@@ -22,7 +22,6 @@ from api.errors import problem_of
 from api.events import event_data
 from api.fields import format_instant
 from api.services import SERVICES, Services
-from api.signatures import SCHEME, parse
 from api.stream_orders import OrderEntry
 from api.stream_writer import (
     CLOSE_FORBIDDEN,
@@ -62,7 +61,6 @@ from sql.scope import acting, tenant
 
 MESSAGE_BYTES_MAX = 64 * 1024  # before authentication; then a batch may be as large as over HTTP
 REVOCATION_CHECK_SECONDS = 1.0
-SOCKET_PATH = "/v1/ws"
 
 ACCOUNT = "account"
 MARKETS = "markets"
@@ -210,30 +208,19 @@ class Session:
             case Error():
                 await self._tell(message)
             case _:
-                if self._principal is None:
+                if self._auth is None:
                     raise Closing(CLOSE_UNAUTHENTICATED, "orders need auth first")
-                await self._orders.submit(self._principal, message)
+                await self._orders.submit(self._auth.key, message)
 
     async def _authenticate(self, message: Auth) -> None:
         try:
-            principal = await self._identify(message)
-        except Rejection as refusal:
-            raise Closing(CLOSE_UNAUTHENTICATED, refusal.code) from None
+            principal = await self._services.authenticator.check(message.key, self._address)
+        except Rejection:
+            raise Closing(CLOSE_UNAUTHENTICATED, "unauthenticated") from None
         if self._principal is not None and principal.account != self._principal.account:
             raise Closing(CLOSE_PROTOCOL, "one session speaks for one account")
         self._principal, self._auth = principal, message
         await self._tell(Ack(message.id, [], None))
-
-    async def _identify(self, message: Auth) -> Principal:
-        authenticator = self._services.authenticator
-        if message.signed is None:
-            return await authenticator.check(message.key or "", self._address)
-        signed = parse(message.signed.removeprefix(f"{SCHEME} "))
-        if message.key is not None or signed is None or signed.nonce != self._id:
-            raise Rejection("unauthenticated", "expected a key, or a signature with the session as its nonce")
-        return await authenticator.authenticate(
-            message.signed, self._address, method="GET", target=SOCKET_PATH
-        )
 
     async def _subscribe(self, message: Subscribe) -> None:
         refused = [channel for channel in message.channels if not self._is_channel(channel)]
@@ -341,11 +328,11 @@ class Session:
         """End the session soon after its key was revoked or expired."""
         while True:
             await asyncio.sleep(REVOCATION_CHECK_SECONDS)
-            if self._principal is None:
+            if self._auth is None:
                 continue
             with suppress(Unavailable):
                 try:
-                    await self._services.authenticator.recheck(self._principal, self._address)
+                    await self._services.authenticator.check(self._auth.key, self._address)
                 except Rejection:
                     raise Closing(CLOSE_UNAUTHENTICATED, "the key is no longer valid") from None
 

@@ -19,7 +19,6 @@ from api.fields import (
     format_instant,
     format_instant_or_none,
 )
-from api.signatures import encode
 from api.wire_limits import LimitsBody
 from auction.model import Account, ApiKey, Payout
 from auction.state import Balance
@@ -123,33 +122,21 @@ class PayoutView(Struct, frozen=True):
     closed_at: str | None
 
 
-PublicKeyField = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{43}$")]  # 32 bytes in base64url
-
-
 class CreateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """With a `public_key` (ed25519, base64url without padding) it signs its requests and has no secret."""
-
     name: NameField
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=11)]
     expires_at: InstantField | None = None
     limits: LimitsBody | None = None
     allowed_networks: Annotated[list[NetworkField], Meta(max_length=16)] = []
-    public_key: PublicKeyField | None = None
 
 
 class RotateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """The secret before stays good for `overlap_seconds`; 0 ends it now.
-
-    A signing key takes a new `public_key`; the old one ends now.
-    """
+    """The secret before stays good for `overlap_seconds`; 0 ends it now."""
 
     overlap_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3_600
-    public_key: PublicKeyField | None = None
 
 
 class KeyView(Struct, frozen=True):
-    """`type` is `secret`, or `ed25519` of a key that signs; of that one `public_key` is its public half."""
-
     id: str
     public_id: str
     name: str
@@ -159,8 +146,6 @@ class KeyView(Struct, frozen=True):
     revoked_at: str | None
     previous_valid_until: str | None
     allowed_networks: list[str]
-    type: str = "secret"
-    public_key: str | None = None
     secret: str | None = None
 
 
@@ -221,8 +206,6 @@ def key_view(key: ApiKey) -> KeyView:
         revoked_at=format_instant_or_none(key.revoked_at_us),
         previous_valid_until=format_instant_or_none(key.previous_until_us),
         allowed_networks=key.allowed_networks,
-        type="secret" if key.public_key is None else "ed25519",
-        public_key=None if key.public_key is None else encode(key.public_key),
     )
 
 

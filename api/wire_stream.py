@@ -24,17 +24,13 @@ Channels = Annotated[
 
 
 class Auth(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="auth"):
-    """A `key`, or of a signing key `signed`: the Authorization header of a GET of /v1/ws without a body, with
-    the `session` of `hello` as its nonce.
-
-    With `cancel_on_disconnect` the live bids that this session placed are cancelled when it ends.
+    """With `cancel_on_disconnect` the live bids that this session placed are cancelled when it ends.
 
     Their leases run on while they win, unless `release_on_disconnect`. A market that is stopping or without
     its database then cannot cancel them; `cancel_after` works without the session.
     """
 
-    key: Annotated[str, Meta(max_length=256)] | None = None
-    signed: Annotated[str, Meta(max_length=512)] | None = None
+    key: Annotated[str, Meta(max_length=256)]
     cancel_on_disconnect: bool = False
     release_on_disconnect: bool = False
     id: ClientId = None

@@ -194,7 +194,6 @@ class ApiKey(Struct):
     previous_secret_sha256: bytes | None = None
     previous_until_us: int | None = None
     allowed_networks: list[str] = field(default_factory=list)  # that it may be used from; none: any
-    public_key: bytes | None = None  # of a signing key (ed25519), for which nobody knows a secret
 
 
 class Market(Struct):

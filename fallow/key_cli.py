@@ -1,7 +1,6 @@
 """`fallow key`: keys with less than all rights, new secrets, the end of a key."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from fallow.client import Client
 
 KEY_COLUMNS = ("id", "name", "scopes", "created_at", "expires_at", "revoked_at", "allowed_networks")
-KeyFile = click.Path(path_type=Path)
 
 
 @click.group()
@@ -25,12 +23,6 @@ def key() -> None:
 @click.option("--scope", "scopes", multiple=True, required=True, help="Like bids:read; may be repeated.")
 @click.option("--expires", "expires_at", type=Moment, help="Like 2026-12-31T00:00Z. [default: never]")
 @click.option("--network", "networks", multiple=True, help="May only be used from there; may be repeated.")
-@click.option(
-    "--ed25519",
-    "key_file",
-    type=click.Path(path_type=Path),
-    help="Make a key that signs, kept in this new file.",
-)
 @click.option("--max-price", type=Dollars, help="No bid above so many dollars per GPU-hour.")
 @click.option("--max-open-notional", type=Dollars, help="Open bids may cost so many dollars an hour.")
 @click.option("--spend-cap-per-day", type=Dollars, help="So many dollars a UTC day.")
@@ -41,35 +33,21 @@ def key_create(
     scopes: tuple[str, ...],
     expires_at: datetime | None,
     networks: tuple[str, ...],
-    key_file: Path | None,
     max_price: str | None,
     max_open_notional: str | None,
     spend_cap_per_day: str | None,
 ) -> Found:
-    """Make a key with some of this key's scopes; its secret is printed this once.
-
-    With --ed25519 there is no secret: requests are signed with what is in the file, which stays here, and
-    FALLOW_KEY=@FILE uses it.
-    """
-    signing = None
-    if key_file is not None:
-        from api.signatures import encode
-        from fallow.client.signing import NewKeyFile
-
-        signing = NewKeyFile(key_file)
+    """Make a key with some of this key's scopes; its secret is printed this once."""
     made = client.create_key(
         name,
         scopes,
         expires_at=expires_at,
         allowed_networks=networks or None,
-        public_key=None if signing is None else encode(signing.public_key),
         max_price_per_gpu_hour=max_price,
         max_open_notional_per_hour=max_open_notional,
         spend_cap_per_day=spend_cap_per_day,
     )
-    if signing is not None:
-        signing.write(made.public_id)
-    return ("id", "name", "scopes", "expires_at", "type", "secret"), [made]
+    return ("id", "name", "scopes", "expires_at", "secret"), [made]
 
 
 @key.command("ls")

@@ -27,15 +27,11 @@ class AccountRoutes(Requests):
         *,
         expires_at: datetime | None = None,
         allowed_networks: Sequence[str] | None = None,
-        public_key: str | None = None,
         max_price_per_gpu_hour: Money | None = None,
         max_open_notional_per_hour: Money | None = None,
         spend_cap_per_day: Money | None = None,
     ) -> Key:
-        """Make a key with some of this key's scopes; `secret` is shown this once.
-
-        With a `public_key` (ed25519, 32 bytes in base64url) its holder signs, and there is no secret.
-        """
+        """Make a key with some of this key's scopes; `secret` is shown this once."""
         limits = terms_of(
             {
                 "max_price_per_gpu_hour": max_price_per_gpu_hour,
@@ -50,7 +46,6 @@ class AccountRoutes(Requests):
                 "expires_at": expires_at,
                 "allowed_networks": None if allowed_networks is None else list(allowed_networks),
                 "limits": limits or None,
-                "public_key": public_key,
             }
         )
         return await self._post("/v1/keys", Key, terms)

@@ -143,8 +143,6 @@ class Key(Struct, frozen=True):
     revoked_at: datetime | None
     previous_valid_until: datetime | None
     allowed_networks: list[str]
-    type: str
-    public_key: str | None
     secret: str | None = None
 
 
