@@ -9,7 +9,10 @@ from aiohttp import web
 from api.auth import Principal
 from api.rate_limits import Bucket, Standing
 from api.services import Services
+from api.signing import Parts
 from auction.errors import Rejection
+
+WRONG_WHO = frozenset({"unauthenticated", "signature_untimely", "signature_replayed"})
 
 STANDING: web.RequestKey[Standing] = web.RequestKey("standing", Standing)
 
@@ -19,7 +22,7 @@ async def admit(
 ) -> Principal | None:
     """Charge a request to its bucket and return who asks; None for the public (`bucket` None).
 
-    Raises RateLimited, and Rejection (`unauthenticated`) for a wrong key.
+    Raises RateLimited, and for a wrong key what Authenticator.authenticate raises.
     """
     limiter = services.limiter
     address = address_of(request, behind_proxy=services.config.behind_proxy)
@@ -27,9 +30,11 @@ async def admit(
         request[STANDING] = limiter.take(limiter.policies.public, address, cost)
         return None
     try:
-        principal = await services.authenticator.authenticate(request.headers.get("Authorization"), address)
+        principal = await services.authenticator.authenticate(
+            request.headers.get("Authorization"), _parts_of(request), address
+        )
     except Rejection as refusal:
-        if refusal.code != "unauthenticated":
+        if refusal.code not in WRONG_WHO:
             raise
         # Only who is wrong is slowed down: others may share the address.
         limiter.take(limiter.policies.refusals, address)
@@ -45,3 +50,16 @@ def address_of(request: web.Request, *, behind_proxy: bool) -> str:
         if last:
             return last[:64]
     return request.remote or ""
+
+
+def _parts_of(request: web.Request) -> Parts:
+    """Return what a signature of this request has to cover."""
+    headers = request.headers
+    return Parts(
+        request.method,
+        request.raw_path,
+        content_type=headers.get("Content-Type", ""),
+        content_digest=headers.get("Content-Digest", ""),
+        idempotency_key=headers.get("Idempotency-Key", ""),
+        if_match=headers.get("If-Match", ""),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from api import signing
 from api.fields import schema_of_field
 from api.intake import is_all_optional
 from api.problems import PROBLEMS
@@ -19,6 +20,16 @@ _REF = "#/components/schemas/{name}"
 _PATH_PART = re.compile(r"\{([a-z_]+)\}")
 _MEDIA = ("application/json", "application/msgpack")
 _PROBLEM_MEDIA = ("application/problem+json", "application/problem+msgpack")
+
+SECURITY_SCHEMES: dict[str, dict[str, str]] = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"An ed25519 key signs each request; what and how:\n\n```text\n{signing.__doc__}\n```",
+    },
+}
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
@@ -60,7 +71,7 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": SECURITY_SCHEMES,
         },
         "x-problems": {code: kind.status for code, kind in sorted(PROBLEMS.items())},
     }
@@ -82,7 +93,7 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
         },
     }
     if route.scope is not None:
-        operation["security"] = [{"key": []}]
+        operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
     operation["description"] = "\n\n".join(_described(route))
     if route.body is not NoBody:
         operation["requestBody"] = {

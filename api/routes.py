@@ -99,7 +99,13 @@ class Route:
         raw = b""
         body: Any = None
         if request.method != "GET":
-            raw, body = await read_body(request, services.config, self.body, is_batch=self.is_batch)
+            raw, body = await read_body(
+                request,
+                services.config,
+                self.body,
+                is_batch=self.is_batch,
+                is_signed=principal is not None and principal.is_signed,
+            )
         call = Call(request, services, codec, principal, body, query, raw, self.status)
         with acting(self._reach(principal)):
             reply = await self.handler(call)

@@ -7,6 +7,7 @@ ticks are conflated, account events are bounded, and who falls behind is closed 
 """
 
 import asyncio
+from base64 import b64decode
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -201,19 +202,31 @@ class Session:
             case Error():
                 await self._tell(message)
             case _:
-                if self._auth is None:
+                if self._principal is None:
                     raise Closing(CLOSE_UNAUTHENTICATED, "orders need auth first")
-                await self._orders.submit(self._auth.key, message)
+                await self._orders.submit(self._principal, message)
 
     async def _authenticate(self, message: Auth) -> None:
         try:
-            principal = await self._services.authenticator.check(message.key, self._address)
+            principal = await self._principal_of(message)
         except Rejection:
             raise Closing(CLOSE_UNAUTHENTICATED, "unauthenticated") from None
         if self._principal is not None and principal.account != self._principal.account:
             raise Closing(CLOSE_PROTOCOL, "one session speaks for one account")
         self._principal, self._auth = principal, message
         await self._tell(Ack(message.id, [], None))
+
+    async def _principal_of(self, message: Auth) -> Principal:
+        authenticator = self._services.authenticator
+        match message:
+            case Auth(key=str(key), public_id=None, signature=None):
+                return await authenticator.check(key, self._address)
+            case Auth(key=None, public_id=str(public_id), signature=str(signature)):
+                return await authenticator.check_socket(
+                    public_id, b64decode(signature), self._id, self._address
+                )
+            case _:
+                raise Rejection("unauthenticated", "expected a key, or a public_id and a signature")
 
     async def _subscribe(self, message: Subscribe) -> None:
         refused = [channel for channel in message.channels if not self._is_channel(channel)]
@@ -309,11 +322,11 @@ class Session:
         """End the session soon after its key was revoked or expired."""
         while True:
             await asyncio.sleep(REVOCATION_CHECK_SECONDS)
-            if self._auth is None:
+            if self._principal is None:
                 continue
             with suppress(Unavailable):
                 try:
-                    await self._services.authenticator.check(self._auth.key, self._address)
+                    await self._services.authenticator.recheck(self._principal, self._address)
                 except Rejection:
                     raise Closing(CLOSE_UNAUTHENTICATED, "the key is no longer valid") from None
 

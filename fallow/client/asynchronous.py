@@ -3,8 +3,9 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fallow.client.account import AccountRoutes
 from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
@@ -15,6 +16,9 @@ from fallow.client.requests import Page, terms_of
 from fallow.client.stream import Message, follow
 from fallow.client.transport import Trace, Transport
 
+if TYPE_CHECKING:
+    from fallow.client.signing import SigningKey
+
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
 
@@ -22,7 +26,8 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
     """One account's way to a market. Server and key default to FALLOW_URL and FALLOW_KEY.
 
     Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once. `trace` is
-    told each request, as curl, without the key.
+    told each request, as curl, without the key. `signing_key` is the file that `fallow key create --ed25519`
+    wrote: requests are signed with it, and no secret is sent.
     """
 
     def __init__(
@@ -30,12 +35,21 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         server: str | None = None,
         *,
         key: str | None = None,
+        signing_key: "SigningKey | str | Path | None" = None,
         timeout_seconds: float = 30.0,
         trace: Trace | None = None,
     ) -> None:
         server = server or os.environ.get("FALLOW_URL") or DEFAULT_SERVER
+        if signing_key is None:
+            key = key or os.environ.get("FALLOW_KEY")
+        elif key is not None:
+            raise ValueError("expected a key or a signing key, not both")
+        else:
+            from fallow.client.signing import loaded
+
+            signing_key = loaded(signing_key)
         self._transport = Transport(
-            server, key or os.environ.get("FALLOW_KEY"), timeout_seconds=timeout_seconds, trace=trace
+            server, key, signing_key=signing_key, timeout_seconds=timeout_seconds, trace=trace
         )
 
     async def __aenter__(self) -> Self:

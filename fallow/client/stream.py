@@ -49,6 +49,11 @@ class _Kind(Struct, frozen=True):
     detail: str = ""
 
 
+class _Hello(Struct, frozen=True):
+    session: str
+
+
+_hello = msgspec.json.Decoder(_Hello)
 _kind = msgspec.json.Decoder(_Kind)
 
 
@@ -65,7 +70,7 @@ async def follow(
     while True:
         try:
             async with transport.session.ws_connect(transport.socket_url) as socket:
-                await _subscribe(socket, transport.key, markets, account=account, after_seq=seq)
+                await _subscribe(socket, transport, markets, account=account, after_seq=seq)
                 while True:
                     message = await socket.receive(timeout=SILENCE_SECONDS_MAX)
                     if message.type is not aiohttp.WSMsgType.TEXT:
@@ -89,14 +94,18 @@ async def follow(
 
 async def _subscribe(
     socket: aiohttp.ClientWebSocketResponse,
-    key: str | None,
+    transport: Transport,
     markets: Sequence[str],
     *,
     account: bool,
     after_seq: int | None,
 ) -> None:
     if account:
-        await socket.send_json({"type": "auth", "key": key or ""})
+        hello = await socket.receive(timeout=SILENCE_SECONDS_MAX)
+        if hello.type is not aiohttp.WSMsgType.TEXT:
+            return  # closed: the reader that follows says so
+        session = _hello.decode(hello.data).session
+        await socket.send_json({"type": "auth"} | transport.proof(session))
         resumed = {} if after_seq is None else {"after_seq": after_seq}
         await socket.send_json({"type": "subscribe", "channels": ["account"]} | resumed)
     if markets:

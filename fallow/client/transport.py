@@ -8,14 +8,18 @@ where the server sends it, otherwise after a random part of a growing pause. Eve
 import asyncio
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from auction.ids import random_below, random_token
 from fallow.client.errors import Problem, UnavailableError, error_of
+
+if TYPE_CHECKING:
+    from fallow.client.signing import SigningKey
 
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 10.0
@@ -27,15 +31,23 @@ KEY_CHARACTERS = 32
 
 
 class Transport:
-    """One server, one key, one connection pool."""
+    """One server, one key, one connection pool. With a signing key every attempt is signed anew."""
 
     def __init__(
-        self, server: str, key: str | None, *, timeout_seconds: float, trace: Trace | None = None
+        self,
+        server: str,
+        key: str | None,
+        *,
+        signing_key: "SigningKey | None" = None,
+        timeout_seconds: float,
+        trace: Trace | None = None,
     ) -> None:
         self._server = server.rstrip("/")
         self._key = key
+        self._signing_key = signing_key
         self._timeout_seconds = timeout_seconds
         self._trace = trace
+        self._fixed_headers: dict[str, str] = {}  # of every request
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -53,10 +65,11 @@ class Transport:
         """Return where the WebSocket is."""
         return f"{self._server}/v1/ws"
 
-    @property
-    def key(self) -> str | None:
-        """Return the key; it is sent, and never shown."""
-        return self._key
+    def proof(self, session: str) -> dict[str, str]:
+        """Return what a socket's `auth` message says of who we are: the key, or the session signed."""
+        if self._signing_key is not None:
+            return self._signing_key.proof(session)
+        return {"key": self._key or ""}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -78,7 +91,9 @@ class Transport:
 
         Raises ProblemError's kinds for a no, UnavailableError when the time is over.
         """
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        headers = dict(self._fixed_headers)
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         if method != "GET":
             headers["Idempotency-Key"] = random_token(KEY_CHARACTERS)
         data = None
@@ -95,9 +110,10 @@ class Transport:
             if left_s <= 0:
                 break
             pause_s = jittered(attempt)
+            url = URL(self._server + path).update_query(shown)
             try:
                 async with self.session.request(
-                    method, self._server + path, params=shown, data=data, headers=headers,
+                    method, url, data=data, headers=headers | self._signature(method, url, headers, data),
                     timeout=aiohttp.ClientTimeout(total=left_s),
                 ) as response:  # fmt: skip
                     raw = await response.read()
@@ -115,11 +131,20 @@ class Transport:
             await asyncio.sleep(min(pause_s, max(0.0, give_up_s - now_s())))
         raise UnavailableError(f"{method} {path} was not answered in {self._timeout_seconds:g} s: {why}")
 
+    def _signature(
+        self, method: str, url: URL, headers: dict[str, str], data: bytes | None
+    ) -> dict[str, str]:
+        if self._signing_key is None:
+            return {}
+        return self._signing_key.headers(method, url.raw_path_qs, headers, data or b"")
+
     def _as_curl(self, method: str, path: str, query: dict[str, str], data: bytes | None) -> str:
         """Write a request as a command that works in a shell where KEY is set."""
         words = ["curl", "-s", "-X", method, self._server + path + (f"?{urlencode(query)}" if query else "")]
         if data is not None:
             words += ["-H", "Content-Type: application/json", "-d", data.decode()]
+        if self._signing_key is not None:
+            return shlex.join(words) + "  # signed: curl cannot send it"
         return shlex.join(words) + ("" if self._key is None else ' -H "Authorization: Bearer $KEY"')
 
 

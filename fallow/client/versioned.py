@@ -1,13 +1,11 @@
 """Requests that hold for one version of an object: If-Match goes with every attempt.
 
-Its connections are its own, so that the header cannot stick to another request.
+The transport is one of its own, so that the header cannot stick to another request.
 """
 
 import shlex
 from types import TracebackType
 from typing import Self
-
-import aiohttp
 
 from fallow.client.transport import Transport
 
@@ -16,8 +14,14 @@ class VersionedTransport(Transport):
     """The server and key of another transport, asked only about this version of an object."""
 
     def __init__(self, like: Transport, version: int) -> None:
-        super().__init__(like._server, like._key, timeout_seconds=like._timeout_seconds, trace=like._trace)
-        self._if_match = f'"{version}"'
+        super().__init__(
+            like._server,
+            like._key,
+            signing_key=like._signing_key,
+            timeout_seconds=like._timeout_seconds,
+            trace=like._trace,
+        )
+        self._fixed_headers = {"If-Match": f'"{version}"'}
 
     async def __aenter__(self) -> Self:
         return self
@@ -27,13 +31,6 @@ class VersionedTransport(Transport):
     ) -> None:
         await self.close()
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """Return the pool, opened at the first request."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(headers={"If-Match": self._if_match})
-        return self._session
-
     def _as_curl(self, method: str, path: str, query: dict[str, str], data: bytes | None) -> str:
-        condition = shlex.join(["-H", f"If-Match: {self._if_match}"])
+        condition = shlex.join(["-H", f"If-Match: {self._fixed_headers['If-Match']}"])
         return f"{super()._as_curl(method, path, query, data)} {condition}"
