@@ -7,9 +7,10 @@ the same path and get the same answer. Invariant: the cache is bounded.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from api.browser import Sessions, hash_token
 from api.keys import is_current, matches, parse_key, public_key_of
 from api.nonces import Nonces
 from api.signing import Parts, Signed, is_signed_by, parse_signed, request_text, socket_text
@@ -34,6 +35,7 @@ class Principal:
     scopes: frozenset[str]
     public_id: str  # that it was presented by: rotation ends it
     is_signed: bool = False  # the body must be the one whose digest was signed
+    session_sha256: bytes | None = None  # of the browser's session, where it was one
 
     def require(self, scope: str) -> None:
         """Refuse what this key may not do; of "a or b" either scope will do."""
@@ -44,8 +46,11 @@ class Principal:
 class Authenticator:
     """Checks keys against the stored ones, with a short memory."""
 
-    def __init__(self, reader: Reader, clock: Clock, *, is_demo: bool, cache_seconds: float) -> None:
+    def __init__(
+        self, reader: Reader, sessions: Sessions, clock: Clock, *, is_demo: bool, cache_seconds: float
+    ) -> None:
         self._reader = reader
+        self._sessions = sessions
         self._clock = clock
         self._is_live = not is_demo
         self._cache_us = int(cache_seconds * MICROSECONDS_PER_SECOND)
@@ -85,9 +90,31 @@ class Authenticator:
             raise _refusal()
         return self._principal(key, public_id, address)
 
+    async def check_session(self, token: str, address: str) -> Principal:
+        """Return for whom a browser's session speaks; raises what `check` raises."""
+        token_sha256 = hash_token(token)
+        session = await self._sessions.find(token_sha256, self._clock.now_us())
+        if session is None:
+            raise _refusal()
+        key = await self._find(session.public_id)
+        return replace(self._principal(key, session.public_id, address), session_sha256=token_sha256)
+
+    async def check_link(self, token: str, address: str) -> Principal:
+        """Use a sign-in link up; return whose it was. Raises what `check` raises."""
+        link = await self._sessions.store.take_link(hash_token(token), self._clock.now_us())
+        if link is None:
+            raise _refusal()
+        return self._principal(await self._find(link.public_id), link.public_id, address)
+
     async def recheck(self, principal: Principal, address: str) -> Principal:
         """Return what somebody who was let in may do now; raises what `check` raises once it may not."""
-        return self._principal(await self._find(principal.public_id), principal.public_id, address)
+        session_sha256 = principal.session_sha256
+        if session_sha256 is not None:
+            session = await self._sessions.find(session_sha256, self._clock.now_us())
+            if session is None:
+                raise _refusal()
+        key = await self._find(principal.public_id)
+        return replace(self._principal(key, principal.public_id, address), session_sha256=session_sha256)
 
     def forget(self, public_id: str) -> None:
         """Drop what is remembered of a key: it was just revoked."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from api import signing
+from api.browser import COOKIE
 from api.fields import schema_of_field
 from api.intake import is_all_optional
 from api.problems import PROBLEMS
@@ -28,6 +29,12 @@ SECURITY_SCHEMES: dict[str, dict[str, str]] = {
         "in": "header",
         "name": "Authorization",
         "description": f"An ed25519 key signs each request; what and how:\n\n```text\n{signing.__doc__}\n```",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": f"What `POST /v1/sessions` sets; over TLS its name is `__Host-{COOKIE}`.",
     },
 }
 

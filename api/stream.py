@@ -18,6 +18,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from api.account_feed import AccountFeed
 from api.admit import address_of
 from api.auth import Principal
+from api.browser import refuse_other_origin, token_of
 from api.codec import JSON, MSGPACK, Codec
 from api.errors import problem_of
 from api.events import event_data
@@ -70,6 +71,8 @@ _CODECS: dict[str | None, Codec] = {"fallow.v1.json": JSON, "fallow.v1.msgpack":
 async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     """Serve one WebSocket from its first message to its close."""
     services = request.app[SERVICES]
+    if token_of(request, services.config) is not None:
+        refuse_other_origin(request, services.config)
     socket = web.WebSocketResponse(
         protocols=("fallow.v1.json", "fallow.v1.msgpack"),
         max_msg_size=services.config.batch_body_bytes_max,
@@ -219,6 +222,11 @@ class Session:
     async def _principal_of(self, message: Auth) -> Principal:
         authenticator = self._services.authenticator
         match message:
+            case Auth(key=None, public_id=None, signature=None, ticket=str(ticket)):
+                holder = self._services.tickets.take(ticket, self._now_us())
+                return await authenticator.recheck(holder, self._address)
+            case Auth(ticket=str()):
+                raise Rejection("unauthenticated", "expected a ticket alone")
             case Auth(key=str(key), public_id=None, signature=None):
                 return await authenticator.check(key, self._address)
             case Auth(key=None, public_id=str(public_id), signature=str(signature)):
@@ -226,7 +234,7 @@ class Session:
                     public_id, b64decode(signature), self._id, self._address
                 )
             case _:
-                raise Rejection("unauthenticated", "expected a key, or a public_id and a signature")
+                raise Rejection("unauthenticated", "expected a key, a ticket, or a public_id and a signature")
 
     async def _subscribe(self, message: Subscribe) -> None:
         refused = [channel for channel in message.channels if not self._is_channel(channel)]
