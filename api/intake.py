@@ -27,8 +27,8 @@ async def read_body(
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise Rejection("unsupported_media_type", "a compressed request body is not read")
     raw = await _read(request, config.batch_body_bytes_max if is_batch else config.body_bytes_max, config)
-    if is_signed and not is_digest_of(raw, request.headers.get("Content-Digest", "")):
-        raise Rejection("content_digest_mismatch", "the body is not the one that was signed")
+    if is_signed:
+        refuse_other_body(request, raw)
     if not raw and is_all_optional(kind):
         return raw, kind()
     codec = codec_of(request.headers.get("Content-Type", ""))
@@ -40,6 +40,12 @@ async def read_body(
             "unsupported_media_type", "Content-Type is neither application/json nor application/msgpack"
         )
     return raw, codec.decode(raw, kind)
+
+
+def refuse_other_body(request: web.Request, raw: bytes) -> None:
+    """Refuse a body of another digest than was signed; raises Rejection (`content_digest_mismatch`)."""
+    if not is_digest_of(raw, request.headers.get("Content-Digest", "")):
+        raise Rejection("content_digest_mismatch", "the body is not the one that was signed")
 
 
 async def _read(request: web.Request, bytes_max: int, config: Config) -> bytes:

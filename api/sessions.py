@@ -5,7 +5,7 @@ asked: nothing stored or repeated has one. Decides what is answered; browser.py 
 """
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
 
@@ -23,6 +23,7 @@ from api.browser import (
 from api.call import Call, Reply
 from api.codec import Page
 from api.fields import format_instant
+from api.intake import refuse_other_body
 from api.paging import page
 from api.routes import NoBody, NoQuery, route
 from auction.errors import Rejection
@@ -85,7 +86,7 @@ async def create_session(call: Call[CreateSessionBody, NoQuery]) -> Reply[Sessio
             principal.account, principal.key, principal.public_id, address=address, now_us=call.now_us
         )
         reply = Reply(session_view(session), status=call.status, headers=set_cookie(token, config))
-        await record(replace(call, principal=principal, raw=b""), "session", reply)
+        await _write_down(call, principal, reply)
     return reply
 
 
@@ -100,7 +101,10 @@ async def sign_out(call: Call[NoBody, NoQuery]) -> Reply[SessionView]:
     refuse_other_origin(call.request, config)
     with acting(tenant(session.account)):
         await browsers.close(session.account, session.id)
-    return Reply(session_view(session), headers=set_cookie("", config))
+        reply = Reply(session_view(session), headers=set_cookie("", config))
+        principal = Principal(session.account, session.key, frozenset(), session.public_id)
+        await _write_down(call, principal, reply)
+    return reply
 
 
 @route("GET", "/v1/sessions", scope="keys:write")
@@ -169,9 +173,17 @@ def session_view(session: Session) -> SessionView:
     )
 
 
+async def _write_down(call: Call[Any, Any], principal: Principal, reply: Reply[SessionView]) -> None:
+    """Write into the audit log who came or went; a sign-in link's token stays out of it."""
+    await record(replace(call, principal=principal, raw=b""), "session", reply)
+
+
 async def _signing_in(call: Call[CreateSessionBody, NoQuery]) -> Principal:
     """Return who signs in; raises Rejection (`unauthenticated`) for a token or a key that is not valid."""
     if call.body.token is None and "Authorization" not in call.request.headers:
         # A session makes no other one: it would never end.
         raise Rejection("unauthenticated", "expected a key in Authorization, or a sign-in link's token")
-    return await authenticate(call.request, call.services, link=call.body.token)
+    principal = await authenticate(call.request, call.services, link=call.body.token)
+    if principal.is_signed:
+        refuse_other_body(call.request, call.raw)
+    return principal

@@ -90,6 +90,8 @@ async def test_a_browser_may_do_what_its_key_may_and_signs_out(venue, made, brow
         over = await browser.call(method, path)
         assert (over.status, over.json["code"]) == (401, "unauthenticated"), path
     assert await venue.pool.fetch("SELECT * FROM sessions") == []
+    acts = await venue.pool.fetch("SELECT method, key FROM audit_log WHERE scope = 'session' ORDER BY id")
+    assert [tuple(act) for act in acts] == [("POST", made["id"]), ("DELETE", made["id"])]
 
 
 async def test_every_write_of_a_browser_needs_an_origin_of_this_server(venue, browser):

@@ -209,7 +209,8 @@ RECORD = [
     ("UPDATE api_keys SET public_key = secret_sha256", "api_keys_kind"),
     ("UPDATE api_keys SET secret_sha256 = NULL, public_key = 'short'", "api_keys_public_key_length"),
     (
-        "UPDATE api_keys SET previous_public_id = 'p', previous_until_us = 1, previous_public_key = secret_sha256",
+        "UPDATE api_keys SET previous_public_id = 'p', previous_until_us = 1,"
+        " previous_public_key = secret_sha256",
         "api_keys_previous",
     ),
 ]
