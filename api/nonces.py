@@ -1,9 +1,10 @@
 """Which signed requests are new: inside the window of time, and never seen before.
 
-A signature holds for SIGNATURE_SECONDS_MAX around the server's time, and its nonce is remembered for as long.
-Memory is bounded, and a full one refuses: what was forgotten could be sent again. What was signed before this
-server began is refused too, because the nonces of the one before it are gone; its sender signs anew. One
-process takes the requests: a second one would need to know the nonces of the first.
+A signature holds for SIGNATURE_SECONDS_MAX, and its nonce is remembered for as long. Memory is bounded, and a
+full one refuses: what was forgotten could be sent again. What the server before this one may have taken is
+refused too, because its nonces are gone: whatever was signed before this one began, by a clock that may be
+AHEAD_SECONDS_MAX ahead. Its sender signs anew. One process takes the requests: a second one would need to
+know the nonces of the first.
 """
 
 import hashlib
@@ -13,15 +14,17 @@ from api.signing import Signed
 from auction.errors import Rejection, Unavailable
 from auction.units import MICROSECONDS_PER_SECOND
 
-SIGNATURE_SECONDS_MAX = 30  # that a signer's clock may be before or behind the server's
+SIGNATURE_SECONDS_MAX = 30  # from created_us on
+AHEAD_SECONDS_MAX = 2  # that a signer's clock may be ahead; so long a new server takes no signature
 NONCES_MAX = 500_000
 NONCES_PER_ACCOUNT_MAX = 60_000
 
-_WINDOW_US = SIGNATURE_SECONDS_MAX * MICROSECONDS_PER_SECOND
+_BEHIND_US = SIGNATURE_SECONDS_MAX * MICROSECONDS_PER_SECOND
+_AHEAD_US = AHEAD_SECONDS_MAX * MICROSECONDS_PER_SECOND
 
 
 class Nonces:
-    """The nonces of the last minute."""
+    """The nonces whose signatures still hold."""
 
     def __init__(self, began_us: int) -> None:
         self._began_us = began_us
@@ -35,16 +38,17 @@ class Nonces:
         Raises Rejection (`signature_untimely`), or Unavailable for what is older than this server.
         """
         behind_us = now_us - signed.created_us
-        if abs(behind_us) > _WINDOW_US:
+        if not -_AHEAD_US <= behind_us <= _BEHIND_US:
             side = "behind" if behind_us > 0 else "ahead of"
             raise Rejection(
                 "signature_untimely",
                 f"created_us is {abs(behind_us) / MICROSECONDS_PER_SECOND:.3f} s {side} this server's clock; "
-                f"expected at most {SIGNATURE_SECONDS_MAX} s",
+                f"expected at most {SIGNATURE_SECONDS_MAX} s behind or {AHEAD_SECONDS_MAX} s ahead",
             )
-        if signed.created_us <= self._began_us:
+        if signed.created_us <= self._began_us + _AHEAD_US:
             raise Unavailable(
-                "signed_before_start", "this server has begun after that was signed; sign again"
+                "signed_before_start",
+                f"what was signed before this server's first {AHEAD_SECONDS_MAX} s were over is refused; sign again",
             )
 
     def use(self, account: str, signed: Signed, now_us: int) -> None:
@@ -63,7 +67,7 @@ class Nonces:
         self._oldest_first.append((now_us, account, digest))
 
     def _forget(self, now_us: int) -> None:
-        while self._oldest_first and self._oldest_first[0][0] < now_us - 2 * _WINDOW_US:
+        while self._oldest_first and self._oldest_first[0][0] < now_us - _AHEAD_US - _BEHIND_US:
             _, account, digest = self._oldest_first.popleft()
             self._known.discard(digest)
             self._by_account[account] -= 1
