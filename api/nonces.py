@@ -48,7 +48,7 @@ class Nonces:
         if signed.created_us <= self._began_us + _AHEAD_US:
             raise Unavailable(
                 "signed_before_start",
-                f"what was signed before this server's first {AHEAD_SECONDS_MAX} s were over is refused; sign again",
+                f"signed before this server's first {AHEAD_SECONDS_MAX} s were over; sign again",
             )
 
     def use(self, account: str, signed: Signed, now_us: int) -> None:
