@@ -1,7 +1,7 @@
 """An account's money and keys: balance, ledger lines, deposits, keys.
 
 A deposit is the operator's act; on a demo market everybody may credit itself. A new key's secret goes
-to its first reader only: the stored answer says null.
+to its first reader only: the stored answer says null. A key pair's private half never comes here.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from api.auth import is_within
 from api.call import Call, Reply
 from api.codec import Page
 from api.fields import CURRENCY, Cursor, PageLimit, format_instant
-from api.keys import mint_key, rotate, scopes_of
+from api.keys import as_pair, mint_key, rotate, scopes_of
 from api.limits import own_key, refuse_limited, set_limits_command
 from api.paging import page, read_entry, read_key
 from api.routes import NoBody, NoQuery, route
@@ -82,7 +82,10 @@ async def create_deposit(call: Call[DepositBody, NoQuery]) -> Reply[DepositView]
 
 @route("POST", "/v1/keys", scope="keys:write", status=201)
 async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
-    """Make a key with some of this key's scopes; its secret is shown once."""
+    """Make a key with some of this key's scopes; its secret is shown once.
+
+    One of type `ed25519` has none: its holder signs each request with the private half of `public_key`.
+    """
     assert call.principal is not None
     refuse_limited(call)
     body = call.body
@@ -93,6 +96,7 @@ async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
             raise Rejection("scope_exceeded", f"this key cannot give the scope {scope}", scope=scope)
     if body.expires_at is not None and body.expires_at <= call.now_us:
         raise Rejection("invalid_value", "a key cannot expire in the past", pointer="/expires_at")
+    _require_public_key(body.type == "ed25519", body.public_key)
     key, text = mint_key(
         call.account,
         body.name,
@@ -102,9 +106,11 @@ async def create_key(call: Call[CreateKeyBody, NoQuery]) -> Reply[KeyView]:
         expires_at_us=body.expires_at,
         allowed_networks=await _networks(call),
     )
+    if body.public_key is not None:
+        key = as_pair(key, body.public_key)
     limits = None if body.limits is None else set_limits_command(key.id, call.account, body.limits)
     reply = await call.submit(CreateKey(key, limits), key_view)
-    return call.reveal(reply, msgspec.structs.replace(key_view(key), secret=text))
+    return _revealed(call, reply, key, text)
 
 
 @route("GET", "/v1/keys", scope="keys:write")
@@ -119,7 +125,10 @@ async def list_keys(call: Call[NoBody, ListQuery]) -> Reply[Page[KeyView]]:
 
 @route("POST", "/v1/keys/{key}/rotate", scope="keys:write")
 async def rotate_key(call: Call[RotateKeyBody, NoQuery]) -> Reply[KeyView]:
-    """Give a key a new secret, shown once; id, limits and bids stay, and for a while the old secret."""
+    """Give a key a new secret, shown once; id, limits and bids stay, and for a while the old secret.
+
+    One of type `ed25519` is given a new `public_key`, and has a new public id to sign with.
+    """
     assert call.principal is not None
     key = await own_key(call)
     if key.id != call.principal.key:
@@ -130,12 +139,15 @@ async def rotate_key(call: Call[RotateKeyBody, NoQuery]) -> Reply[KeyView]:
                 raise Rejection("scope_exceeded", f"this key cannot give the scope {scope}", scope=scope)
     if key.revoked_at_us is not None:
         raise Rejection("key_revoked", "the key was revoked")
+    _require_public_key(key.public_key is not None, call.body.public_key)
     overlap_us = call.body.overlap_seconds * MICROSECONDS_PER_SECOND
     is_live = not call.services.config.is_demo
-    rotated, text = rotate(key, is_live=is_live, now_us=call.now_us, overlap_us=overlap_us)
+    rotated, text = rotate(
+        key, is_live=is_live, now_us=call.now_us, overlap_us=overlap_us, public_key=call.body.public_key
+    )
     reply = await call.submit(RotateKey(rotated), key_view)
     _forget(call, key)
-    return call.reveal(reply, msgspec.structs.replace(key_view(rotated), secret=text))
+    return _revealed(call, reply, rotated, text)
 
 
 @route("DELETE", "/v1/keys/{key}", scope="keys:write")
@@ -148,6 +160,21 @@ async def revoke_key(call: Call[NoBody, NoQuery]) -> Reply[KeyView]:
     reply = await call.submit(RevokeKey(key), key_view)
     _forget(call, key)
     return reply
+
+
+def _require_public_key(is_pair: bool, public_key: bytes | None) -> None:
+    """Refuse a pair without its public half, and a secret key with one."""
+    if is_pair and public_key is None:
+        raise Rejection("invalid_value", "an ed25519 key needs its public_key", pointer="/public_key")
+    if public_key is not None and not is_pair:
+        raise Rejection("invalid_value", "only an ed25519 key has a public_key", pointer="/public_key")
+
+
+def _revealed(call: Call[Any, Any], reply: Reply[Any], key: ApiKey, text: str) -> Reply[KeyView]:
+    """Show the secret of a new key, if it has one."""
+    if key.public_key is not None:
+        return reply
+    return call.reveal(reply, msgspec.structs.replace(key_view(key), secret=text))
 
 
 def _forget(call: Call[Any, Any], key: ApiKey) -> None:

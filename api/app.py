@@ -22,6 +22,7 @@ from api import (
     owner,
     payouts,
     risk,
+    sessions,
     statements,
     supply,
     targets,
@@ -29,6 +30,7 @@ from api import (
     webhooks,
 )
 from api.auth import Authenticator
+from api.browser import Sessions
 from api.config import Config
 from api.doorway import Doorway
 from api.egress import open_session
@@ -46,11 +48,13 @@ from api.simulator import Simulator
 from api.stream import serve_socket
 from api.system import ASYNCAPI, OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
+from api.tickets import Tickets
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from sql.audit_log import AuditLog
 from sql.reads import Reader
 from sql.scope import EVERYBODY, Pool
+from sql.session_store import SessionStore
 from sql.target_store import TargetStore
 from sql.webhook_outbox import WebhookOutbox
 from sql.webhook_store import WebhookStore
@@ -73,6 +77,7 @@ ROUTES: list[Route] = routes_of(
     accounts,
     statements,
     payouts,
+    sessions,
     limits,
     operators,
     audit_log,
@@ -85,8 +90,9 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
     """Return the application that serves `engine`; the caller starts and stops engine and pool."""
     reader, everybody = Reader(pool), pool.fixed(EVERYBODY)
     system = Reader(everybody)
+    browsers = Sessions(SessionStore(pool, everybody), cache_seconds=config.key_cache_seconds)
     authenticator = Authenticator(
-        system, engine.clock, is_demo=config.is_demo, cache_seconds=config.key_cache_seconds
+        system, browsers, engine.clock, is_demo=config.is_demo, cache_seconds=config.key_cache_seconds
     )
     app = web.Application(
         middlewares=[boundary],
@@ -120,6 +126,8 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         AuditLog(pool, reader),
         registry,
         Requests(registry),
+        browsers,
+        Tickets(),
     )
     app.cleanup_ctx.append(_node_watch)
     app[OPENAPI] = describe(ROUTES, version("fallow"))

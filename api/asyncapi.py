@@ -122,7 +122,11 @@ def document(version: str) -> dict[str, Any]:
             "messages": messages,
             "schemas": components,
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "in the message `auth`"}
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "in the message `auth`, which also takes a signature or a ticket",
+                }
             },
         },
     }

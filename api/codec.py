@@ -56,6 +56,8 @@ _BY_CONTENT_TYPE = {
     "application/x-msgpack": MSGPACK,
     "application/problem+msgpack": MSGPACK,
 }
+CSV = "text/csv"
+OURS = "ours"
 _ANY = frozenset({"*/*", "application/*"})
 
 
@@ -84,6 +86,17 @@ def codec_for_answer(accept: str | None, content_type: str | None) -> Codec | No
         if codec is not None and quality > 0 and (best is None or quality > best[0]):
             best = (quality, codec)
     return best[1] if best else None
+
+
+def prefers_csv(accept: str | None) -> bool:
+    """Say whether a client asks for CSV, and for JSON or msgpack no more than that."""
+    named = {CSV: 0.0, OURS: 0.0}
+    for part in (accept or "")[:1024].split(","):
+        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        kind = CSV if media == CSV else OURS if media in _BY_CONTENT_TYPE else None
+        if kind is not None:
+            named[kind] = max(named[kind], _quality(parameters))
+    return 0.0 < named[CSV] >= named[OURS]
 
 
 def _quality(parameters: list[str]) -> float:

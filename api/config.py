@@ -74,6 +74,11 @@ class Config:
             raise ValueError("webhook_ports: expected ports from 1 to 65535")
 
     @property
+    def is_https(self) -> bool:
+        """Return whether browsers reach this server over TLS."""
+        return self.behind_proxy or self.tls_certificate is not None
+
+    @property
     def reach(self) -> Reach:
         """Return which receivers webhooks may be sent to."""
         return self.webhook_reach or ("loopback" if self.is_demo else "public")

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from api.account_feed import AccountFeed
 from api.admit import STANDING, address_of, admit
+from api.auth import Principal
 from api.call import REQUEST_ID
 from api.codec import JSON
 from api.events import event_view
@@ -59,7 +60,7 @@ async def serve_stream(request: web.Request) -> web.StreamResponse:
     after = await _position(services, account, last)
     subscription = services.listen(None)
     try:
-        stream = EventStream(services, request, subscription, account, after)
+        stream = EventStream(services, request, subscription, principal, after)
         subscription.markets |= set(markets)
         subscription.all_markets = query.markets is None
         await stream.open()
@@ -80,19 +81,19 @@ class EventStream:
         services: Services,
         request: web.Request,
         subscription: Subscription,
-        account: str | None,
+        principal: Principal | None,
         after: int,
     ) -> None:
         self.response = web.StreamResponse()
         self._services = services
         self._request = request
-        self._authorization = request.headers.get("Authorization")
+        self._principal = principal
         self._address = address_of(request, behind_proxy=services.config.behind_proxy)
         self._subscription = subscription
         self._ticks: dict[str, int] = {}
         self._feed: AccountFeed | None = None
-        if account is not None:
-            self._feed = AccountFeed(services.reader, account, after, self._write_event)
+        if principal is not None:
+            self._feed = AccountFeed(services.reader, principal.account, after, self._write_event)
 
     async def open(self) -> None:
         """Send the head, and where the account's events begin."""
@@ -142,8 +143,8 @@ class EventStream:
                 await self._write_tick(tick)
             if self._now() >= check_at:
                 check_at = self._now() + KEY_CHECK_SECONDS
-                if self._feed is not None:
-                    await self._services.authenticator.authenticate(self._authorization, self._address)
+                if self._principal is not None:
+                    await self._services.authenticator.recheck(self._principal, self._address)
             if self._now() >= beat_at:
                 beat_at = self._now() + heartbeat_seconds
                 now = format_instant(self._services.engine.clock.now_us())

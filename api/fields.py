@@ -7,6 +7,7 @@ puts the field's path on whatever is refused. Must not know what a field is used
 
 import re
 import unicodedata
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -45,6 +46,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
+_PUBLIC_KEY = re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@\-]{0,254}", re.ASCII)
 _SSH_KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com)"
@@ -99,6 +101,10 @@ class NetworkField(str, metaclass=_Plain):
     """An IP network such as 192.0.2.0/24, or one address."""
 
 
+class PublicKeyField(bytes, metaclass=_Plain):
+    """The public half of an ed25519 key pair: 32 bytes, sent as base64."""
+
+
 class ClientBidIdField(str, metaclass=_Plain):
     """The caller's own id of a bid."""
 
@@ -151,6 +157,7 @@ SCHEMAS: dict[type, dict[str, Any]] = {
     NameField: {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
     ReferenceField: {"type": "string", "maxLength": REFERENCE_CHARACTERS_MAX},
     NetworkField: {"type": "string", "maxLength": 43},
+    PublicKeyField: {"type": "string", "pattern": r"^[A-Za-z0-9+/]{43}=$", "description": "32 bytes, base64"},
     ClientBidIdField: {"type": "string", "minLength": 1, "maxLength": CLIENT_BID_ID_CHARACTERS_MAX},
     LabelsField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
     ConnectField: _MAP_OF_TEXT | {"maxProperties": LABELS_MAX},
@@ -238,6 +245,12 @@ def _network(value: object) -> str:
         raise ValueError("expected a network such as 192.0.2.0/24, its host bits zero") from None
 
 
+def _public_key(value: object) -> bytes:
+    if isinstance(value, str) and _PUBLIC_KEY.fullmatch(value) is not None:
+        return b64decode(value)
+    raise ValueError("expected the 32 bytes of an ed25519 public key, in base64")
+
+
 def _microusd(value: object, *, least: int, most: int) -> int:
     if not isinstance(value, str):
         raise ValueError('expected a decimal string such as "2.35"')
@@ -303,6 +316,7 @@ _READERS: dict[type, Callable[[object], Any]] = {
     NameField: lambda value: _text(value, least=1, most=NAME_CHARACTERS_MAX),
     ReferenceField: lambda value: _text(value, least=0, most=REFERENCE_CHARACTERS_MAX),
     NetworkField: _network,
+    PublicKeyField: _public_key,
     ClientBidIdField: lambda value: _text(value, least=1, most=CLIENT_BID_ID_CHARACTERS_MAX),
     LabelsField: lambda value: _text_map(value, LABEL_CHARACTERS_MAX),
     ConnectField: lambda value: _text_map(value, CONNECT_CHARACTERS_MAX),

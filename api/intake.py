@@ -1,7 +1,7 @@
 """From a request's bytes to its struct, within bounds.
 
 Decides how much is read, for how long and in which form. A body is never decompressed: a kilobyte could
-become a gigabyte.
+become a gigabyte. One that was signed for is the one that was signed, or is not looked at.
 """
 
 import asyncio
@@ -13,16 +13,22 @@ from msgspec.structs import fields
 
 from api.codec import JSON, codec_of
 from api.config import Config
+from api.signing import is_digest_of
 from auction.errors import Rejection
 
 
 async def read_body(
-    request: web.Request, config: Config, kind: type[Struct], *, is_batch: bool
+    request: web.Request, config: Config, kind: type[Struct], *, is_batch: bool, is_signed: bool = False
 ) -> tuple[bytes, Struct]:
-    """Return the raw body and its struct; an absent body stands for one without fields."""
+    """Return the raw body and its struct; an absent body stands for one without fields.
+
+    Raises Rejection, `content_digest_mismatch` where `is_signed` and it is another body.
+    """
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise Rejection("unsupported_media_type", "a compressed request body is not read")
     raw = await _read(request, config.batch_body_bytes_max if is_batch else config.body_bytes_max, config)
+    if is_signed:
+        refuse_other_body(request, raw)
     if not raw and is_all_optional(kind):
         return raw, kind()
     codec = codec_of(request.headers.get("Content-Type", ""))
@@ -34,6 +40,12 @@ async def read_body(
             "unsupported_media_type", "Content-Type is neither application/json nor application/msgpack"
         )
     return raw, codec.decode(raw, kind)
+
+
+def refuse_other_body(request: web.Request, raw: bytes) -> None:
+    """Refuse a body of another digest than was signed; raises Rejection (`content_digest_mismatch`)."""
+    if not is_digest_of(raw, request.headers.get("Content-Digest", "")):
+        raise Rejection("content_digest_mismatch", "the body is not the one that was signed")
 
 
 async def _read(request: web.Request, bytes_max: int, config: Config) -> bytes:

@@ -2,7 +2,8 @@
 
 `fal_<live|test>_<10-char public id>_<43-char secret><6-char crc>`, all base62. The checksum lets a
 scanner and this server tell a key from junk without a look-up; only SHA-256 of the secret is stored.
-A 256-bit random secret needs no slow hash: it cannot be guessed.
+A 256-bit random secret needs no slow hash: it cannot be guessed. Of an ed25519 key only the public half is
+known here (signing.py); it has a public id and no secret.
 """
 
 import hashlib
@@ -58,7 +59,7 @@ def mint_key(
     expires_at_us: int | None = None,
     allowed_networks: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
-    """Make a key; return (what is stored, the text shown once)."""
+    """Make a key with a secret; return (what is stored, the text shown once)."""
     public_id = random_token(PUBLIC_ID_CHARACTERS)
     secret = random_token(SECRET_CHARACTERS)
     stem = f"fal_{'live' if is_live else 'test'}_{public_id}_{secret}"
@@ -98,25 +99,54 @@ def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def rotate(key: ApiKey, *, is_live: bool, now_us: int, overlap_us: int) -> tuple[ApiKey, str]:
-    """Give a key a new secret, the old one staying good for a while; return (row, the text shown once)."""
+def as_pair(key: ApiKey, public_key: bytes) -> ApiKey:
+    """Return a key without its secret: its holder signs with the other half of this pair."""
+    return replace(key, secret_sha256=None, public_key=public_key)
+
+
+def rotate(
+    key: ApiKey, *, is_live: bool, now_us: int, overlap_us: int, public_key: bytes | None = None
+) -> tuple[ApiKey, str]:
+    """Give a key a new secret, or a pair its new public half, the old one staying good for a while.
+
+    Return (row, the text shown once).
+    """
+    assert (public_key is None) == (key.public_key is None)
     fresh, text = mint_key(key.account, key.name, key.scopes, is_live=is_live, now_us=now_us)
     rotated = replace(
         key,
         public_id=fresh.public_id,
-        secret_sha256=fresh.secret_sha256,
+        secret_sha256=fresh.secret_sha256 if public_key is None else None,
+        public_key=public_key,
         previous_public_id=key.public_id if overlap_us else None,
         previous_secret_sha256=key.secret_sha256 if overlap_us else None,
+        previous_public_key=key.public_key if overlap_us else None,
         previous_until_us=now_us + overlap_us if overlap_us else None,
     )
     return rotated, text
 
 
-def matches(key: ApiKey | None, presented: PresentedKey, now_us: int) -> bool:
+def is_current(key: ApiKey, public_id: str, now_us: int) -> bool:
+    """Say whether a key that is known by this id may still be used: not revoked, expired or rotated away."""
+    if key.revoked_at_us is not None or (key.expires_at_us is not None and key.expires_at_us <= now_us):
+        return False
+    return public_id == key.public_id or (
+        key.previous_until_us is not None and now_us < key.previous_until_us
+    )
+
+
+def secret_hash_of(key: ApiKey, public_id: str) -> bytes | None:
+    """Return the hash of the secret that belongs to this id; None for a pair."""
+    return key.secret_sha256 if public_id == key.public_id else key.previous_secret_sha256
+
+
+def public_key_of(key: ApiKey, public_id: str) -> bytes | None:
+    """Return the public half that belongs to this id; None for a key with a secret."""
+    return key.public_key if public_id == key.public_id else key.previous_public_key
+
+
+def matches(key: ApiKey | None, presented: PresentedKey) -> bool:
     """Compare in constant time; an absent key takes the same path as a wrong secret."""
-    expected = _NO_KEY if key is None else key.secret_sha256
-    is_valid = key is not None
-    if key is not None and presented.public_id == key.previous_public_id:
-        assert key.previous_secret_sha256 is not None and key.previous_until_us is not None
-        expected, is_valid = key.previous_secret_sha256, now_us < key.previous_until_us
-    return hmac.compare_digest(expected, hash_secret(presented.secret)) and is_valid
+    expected = None if key is None else secret_hash_of(key, presented.public_id)
+    is_right = hmac.compare_digest(expected or _NO_KEY, hash_secret(presented.secret))
+    return is_right and expected is not None

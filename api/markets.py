@@ -5,11 +5,12 @@ What was decided is read from the database; the curve and the quote are of the b
 
 import asyncio
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from msgspec import Meta, Struct
 
 from api.call import Call, Reply
-from api.codec import Page
+from api.codec import JSON, Page
 from api.fields import (
     CURRENCY,
     TIME_US_MAX,
@@ -37,8 +38,13 @@ from api.wire_market import (
 )
 from auction.core import Core
 from auction.errors import Rejection
+from auction.ports import Answer
 from auction.units import format_microusd
 from sql.reads import INT64_MAX
+
+NDJSON = "application/x-ndjson"
+EXPORT_TICKS_MAX = 5_000  # of one answer
+EXPORT_PAGE_TICKS = 500
 
 _Moment = Annotated[str, Meta(max_length=40, description="a tick's number, or a time")]
 
@@ -48,6 +54,11 @@ class TicksQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"first
     last: _Moment | None = None
     limit: PageLimit = 50
     cursor: Cursor | None = None
+
+
+class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"first": "from", "last": "to"}):
+    first: _Moment | None = None
+    last: _Moment | None = None
 
 
 class QuoteQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +107,33 @@ async def list_ticks(call: Call[NoBody, TicksQuery]) -> Reply[Page[TickView]]:
         market_id, first=first, last=min(last, before - 1), from_us=from_us, to_us=to_us, limit=query.limit
     )
     return call.reply(page([tick_view(tick) for tick in found.rows], found.last and found.last.tick))
+
+
+@route("GET", "/v1/markets/{market}/export", media=NDJSON)
+async def export_ticks(call: Call[NoBody, ExportQuery]) -> Reply[str]:
+    """Give a market's ticks from a number or time to another, oldest first, one JSON object a line.
+
+    At most 5,000 lines; where there are more, the header `Link` has the next ones' address (`rel="next"`).
+    """
+    market_id = existing_market(call)
+    first, from_us = _bound(call.query.first, "/from", 0, 0)
+    last, to_us = _bound(call.query.last, "/to", INT64_MAX, TIME_US_MAX)
+    lines: list[bytes] = []
+    headers: dict[str, str] = {}
+    while True:
+        found = await call.services.reader.ticks_onward(
+            market_id, first=first, last=last, from_us=from_us, to_us=to_us, limit=EXPORT_PAGE_TICKS
+        )
+        if found and len(lines) >= EXPORT_TICKS_MAX:
+            until = "" if call.query.last is None else f"&to={quote(call.query.last, safe='')}"
+            headers["Link"] = f'<{call.request.path}?from={found[0].tick}{until}>; rel="next"'
+            break
+        lines += (JSON.encode(tick_view(tick)) for tick in found)
+        if len(found) < EXPORT_PAGE_TICKS:
+            break
+        first = found[-1].tick + 1
+    body = b"".join(line + b"\n" for line in lines)
+    return Reply(answer=Answer(200, NDJSON, body), headers=headers)
 
 
 @route("GET", "/v1/markets/{market}/ticks/{tick}")

@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from api import signing
+from api.browser import COOKIE
+from api.event_stream import StreamQuery
 from api.fields import schema_of_field
 from api.intake import is_all_optional
 from api.problems import PROBLEMS
@@ -20,6 +23,23 @@ _PATH_PART = re.compile(r"\{([a-z_]+)\}")
 _MEDIA = ("application/json", "application/msgpack")
 _PROBLEM_MEDIA = ("application/problem+json", "application/problem+msgpack")
 
+SECURITY_SCHEMES: dict[str, dict[str, str]] = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"An ed25519 key signs each request; what and how:\n\n```text\n{signing.__doc__}\n```",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": f"What `POST /v1/sessions` sets; over TLS its name is `__Host-{COOKIE}`.",
+    },
+}
+
+STREAM_PATH = "/v1/stream"
 _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
     "If-Match": {"type": "string"},
@@ -33,7 +53,7 @@ def describe(routes: list[Route], version: str) -> bytes:
 
 def document(routes: list[Route], version: str) -> dict[str, Any]:
     """Return the OpenAPI document of these routes."""
-    types: list[Any] = [ProblemView]
+    types: list[Any] = [ProblemView, StreamQuery]
     for route in routes:
         types += [route.body, route.query, route.view]
     schemas, components = msgspec.json.schema_components(
@@ -42,10 +62,11 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
     problem = schemas[0]
     paths: dict[str, dict[str, Any]] = {}
     for number, route in enumerate(routes):
-        body, query, view = schemas[1 + 3 * number : 4 + 3 * number]
+        body, query, view = schemas[2 + 3 * number : 5 + 3 * number]
         operation = _operation(route, body, components[_name(query)], view, problem)
         paths.setdefault(route.path, {})[route.method.lower()] = operation
-    for unused in {route.query for route in routes} | {NoBody}:
+    paths[STREAM_PATH] = {"get": _stream(components[_name(schemas[1])], problem)}
+    for unused in {route.query for route in routes} | {NoBody, StreamQuery}:
         components.pop(unused.__name__, None)
     return {
         "openapi": "3.1.0",
@@ -60,7 +81,7 @@ def document(routes: list[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": SECURITY_SCHEMES,
         },
         "x-problems": {code: kind.status for code, kind in sorted(PROBLEMS.items())},
     }
@@ -76,13 +97,13 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
             str(route.status): {
                 "description": "Done",
                 "content": _content((route.media,) if route.media else _MEDIA, view)
-                | _content(route.also, {"type": "string"}),
+                | _content(route.also if route.row is None else ("text/csv",), {"type": "string"}),
             },
             "default": {"description": "Refused", "content": _content(_PROBLEM_MEDIA, problem)},
         },
     }
     if route.scope is not None:
-        operation["security"] = [{"key": []}]
+        operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
     operation["description"] = "\n\n".join(_described(route))
     if route.body is not NoBody:
         operation["requestBody"] = {
@@ -90,6 +111,30 @@ def _operation(route: Route, body: Any, query: Any, view: Any, problem: Any) -> 
             "content": _content(_MEDIA, body),
         }
     return operation
+
+
+def _stream(query: dict[str, Any], problem: Any) -> dict[str, Any]:
+    """Describe the one route that does not end: event_stream.py."""
+    return {
+        "operationId": "stream",
+        "summary": "Follow ticks, and with a key your account's events, as Server-Sent Events.",
+        "description": "`event: tick` has a market's tick with its curve, `event: bid`, `lease`, … the "
+        "event as `GET /v1/events` shows it. `Last-Event-ID` resumes the account's events without a gap; of "
+        "ticks the newest counts.\n\nPublic; with `account=true` scope: `bids:read or supply:read`.",
+        "tags": ["event feed"],
+        "parameters": [
+            *_query_parameters(query),
+            {"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}},
+        ],
+        "responses": {
+            "200": {
+                "description": "It begins",
+                "content": _content(("text/event-stream",), {"type": "string"}),
+            },
+            "default": {"description": "Refused", "content": _content(_PROBLEM_MEDIA, problem)},
+        },
+        "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
+    }
 
 
 def _described(route: Route) -> list[str]:

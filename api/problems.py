@@ -27,6 +27,22 @@ PROBLEMS: dict[str, Kind] = {
     "unauthenticated": Kind(
         401, "No valid key", "Send `Authorization: Bearer fal_…` with a key that is still valid."
     ),
+    "signature_untimely": Kind(
+        401,
+        "Signed at another time",
+        "Set the clock; `GET /v1/time` tells the server's. Sign each request anew.",
+    ),
+    "signature_replayed": Kind(
+        401, "Signed before", "Use a fresh nonce for every request, repeats included."
+    ),
+    "content_digest_mismatch": Kind(
+        401, "Not the body that was signed", "Send the Content-Digest of the body (RFC 9530) and sign it."
+    ),
+    "origin_refused": Kind(
+        403,
+        "Not from a page of this server",
+        "With a session's cookie, send this server's Origin; or use a key.",
+    ),
     "scope_missing": Kind(403, "The key lacks a scope", "Use a key with the scope named in `scope`."),
     "scope_exceeded": Kind(403, "Scope not yours to give", "A key can mint only a subset of its own scopes."),
     "account_frozen": Kind(403, "The account is frozen", "Ask the operator of this market to reopen it."),
@@ -65,6 +81,10 @@ PROBLEMS: dict[str, Kind] = {
     "idempotency_in_progress": Kind(
         409, "The first request still runs", "Send it again in a moment.", is_retryable=True
     ),
+    "sessions_reached": Kind(
+        409, "Too many browsers are signed in", "Sign one out: DELETE /v1/sessions/{id}."
+    ),
+    "sign_in_links_reached": Kind(409, "Too many unused sign-in links", "Wait ten minutes, or use one."),
     "bid_final": Kind(409, "The bid has ended", "Place a new bid."),
     "payout_above_earning": Kind(
         409, "More than is earned", "`available` is what you have earned and not asked for yet."
@@ -194,6 +214,15 @@ PROBLEMS: dict[str, Kind] = {
     ),
     # 429, 5xx
     "rate_limited": Kind(429, "Too many requests", "Wait for Retry-After.", is_retryable=True),
+    "too_many_tickets": Kind(
+        429, "Too many unused tickets", "Use them, or wait until they are over.", is_retryable=True
+    ),
+    "too_many_signatures": Kind(
+        429, "Too many nonces to remember", "Sign again a minute later, or send less.", is_retryable=True
+    ),
+    "signed_before_start": Kind(
+        503, "Signed before this server began", "Sign again, with a new nonce.", is_retryable=True
+    ),
     "internal_error": Kind(500, "Our fault", "Repeat it with the same Idempotency-Key.", is_retryable=True),
     "market_halted": Kind(503, "The market is halted", "Cancels work; try again later.", is_retryable=True),
     "market_cancel_only": Kind(

@@ -20,11 +20,12 @@ from api.admit import admit
 from api.audit_trail import record
 from api.auth import Principal
 from api.call import Call, Reply, respond
-from api.codec import codec_for_answer
+from api.codec import Page, codec_for_answer, prefers_csv
 from api.fields import decode_field
 from api.intake import read_body
 from api.rate_limits import BATCH_COST, Bucket
 from api.services import SERVICES
+from api.sheets import CSV_TYPE, sheet
 from auction.errors import Rejection
 from sql.scope import EVERYBODY, PUBLIC, Scope, acting, tenant
 
@@ -71,6 +72,12 @@ class Route:
         return self.method != "GET" and self.scope is not None and self.scope in AUDITED_SCOPES
 
     @property
+    def row(self) -> type[Struct] | None:
+        """What a list's `data` holds; None for a route that answers with something else."""
+        is_list = typing.get_origin(self.view) is Page
+        return typing.get_args(self.view)[0] if is_list else None
+
+    @property
     def summary(self) -> str:
         return (self.handler.__doc__ or self.name).strip().splitlines()[0]
 
@@ -88,7 +95,9 @@ class Route:
         """Serve one request: who, what, with which values; then the handler, then the bytes."""
         services = request.app[SERVICES]
         content_type = request.headers.get("Content-Type")
-        codec = codec_for_answer(None if self.media else request.headers.get("Accept"), content_type)
+        accept = request.headers.get("Accept")
+        is_sheet = self.row is not None and prefers_csv(accept)
+        codec = codec_for_answer(None if self.media or is_sheet else accept, content_type)
         if codec is None:
             raise Rejection("not_acceptable", "expected application/json or application/msgpack in Accept")
         cost = BATCH_COST if self.is_batch else 1
@@ -99,13 +108,31 @@ class Route:
         raw = b""
         body: Any = None
         if request.method != "GET":
-            raw, body = await read_body(request, services.config, self.body, is_batch=self.is_batch)
+            raw, body = await read_body(
+                request,
+                services.config,
+                self.body,
+                is_batch=self.is_batch,
+                is_signed=principal is not None and principal.is_signed,
+            )
         call = Call(request, services, codec, principal, body, query, raw, self.status)
         with acting(self._reach(principal)):
             reply = await self.handler(call)
             if self.is_audited and self.scope is not None:
                 await record(call, self.scope, reply)
+            if is_sheet and reply.value is not None:
+                return self._sheet(request, reply.value)
             return respond(reply, codec)
+
+    def _sheet(self, request: web.Request, found: Page[Any]) -> web.Response:
+        """Answer with a list's rows as CSV; where there are more, `Link` has their address."""
+        assert self.row is not None
+        response = web.Response(body=sheet(found.data, self.row.__struct_fields__))
+        response.headers["Content-Type"] = CSV_TYPE
+        if found.next_cursor is not None:
+            more = request.rel_url.update_query(cursor=found.next_cursor)
+            response.headers["Link"] = f'<{more.raw_path_qs}>; rel="next"'
+        return response
 
     def _reach(self, principal: Principal | None) -> Scope:
         """Whose rows its statements may see."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from api.auth import Authenticator
+from api.browser import Sessions
 from api.config import Config
 from api.doorway import Doorway
 from api.heartbeats import NodeWatch
@@ -18,6 +19,7 @@ from api.reconciliation import Reconciliation
 from api.request_metrics import Requests
 from api.risk_record import Records
 from api.target_runner import TargetRunner
+from api.tickets import Tickets
 from api.webhook_sender import WebhookSender
 from auction.engine import Engine
 from auction.errors import Unavailable
@@ -51,6 +53,8 @@ class Services:
     audit_log: AuditLog
     registry: CollectorRegistry
     requests: Requests
+    browsers: Sessions
+    tickets: Tickets
     replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
     leaving: asyncio.Event = field(default_factory=asyncio.Event)  # every socket is to close
     waits: set[asyncio.Timeout] = field(default_factory=set)

@@ -7,6 +7,7 @@ with 4008 and resumes with `after_seq`. Invariant: account events leave in order
 """
 
 import asyncio
+from base64 import b64decode
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from api.account_feed import AccountFeed
 from api.admit import address_of
 from api.auth import Principal
+from api.browser import refuse_other_origin, token_of
 from api.codec import JSON, MSGPACK, Codec
 from api.errors import problem_of
 from api.events import event_data
@@ -71,6 +73,8 @@ _CODECS: dict[str | None, Codec] = {"fallow.v1.json": JSON, "fallow.v1.msgpack":
 async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     """Serve one WebSocket from its first message to its close."""
     services = request.app[SERVICES]
+    if token_of(request, services.config) is not None:
+        refuse_other_origin(request, services.config)
     socket = web.WebSocketResponse(
         protocols=("fallow.v1.json", "fallow.v1.msgpack"),
         max_msg_size=services.config.batch_body_bytes_max,
@@ -208,19 +212,36 @@ class Session:
             case Error():
                 await self._tell(message)
             case _:
-                if self._auth is None:
+                if self._principal is None:
                     raise Closing(CLOSE_UNAUTHENTICATED, "orders need auth first")
-                await self._orders.submit(self._auth.key, message)
+                await self._orders.submit(self._principal, message)
 
     async def _authenticate(self, message: Auth) -> None:
         try:
-            principal = await self._services.authenticator.check(message.key, self._address)
-        except Rejection:
-            raise Closing(CLOSE_UNAUTHENTICATED, "unauthenticated") from None
+            principal = await self._principal_of(message)
+        except Rejection as refusal:
+            raise Closing(CLOSE_UNAUTHENTICATED, refusal.code) from None
         if self._principal is not None and principal.account != self._principal.account:
             raise Closing(CLOSE_PROTOCOL, "one session speaks for one account")
         self._principal, self._auth = principal, message
         await self._tell(Ack(message.id, [], None))
+
+    async def _principal_of(self, message: Auth) -> Principal:
+        authenticator = self._services.authenticator
+        match message:
+            case Auth(key=None, public_id=None, signature=None, ticket=str(ticket)):
+                holder = self._services.tickets.take(ticket, self._now_us())
+                return await authenticator.recheck(holder, self._address)
+            case Auth(ticket=str()):
+                raise Rejection("unauthenticated", "expected a ticket alone")
+            case Auth(key=str(key), public_id=None, signature=None):
+                return await authenticator.check(key, self._address)
+            case Auth(key=None, public_id=str(public_id), signature=str(signature)):
+                return await authenticator.check_socket(
+                    public_id, b64decode(signature), self._id, self._address
+                )
+            case _:
+                raise Rejection("unauthenticated", "expected a key, a ticket, or a public_id and a signature")
 
     async def _subscribe(self, message: Subscribe) -> None:
         refused = [channel for channel in message.channels if not self._is_channel(channel)]
@@ -328,11 +349,11 @@ class Session:
         """End the session soon after its key was revoked or expired."""
         while True:
             await asyncio.sleep(REVOCATION_CHECK_SECONDS)
-            if self._auth is None:
+            if self._principal is None:
                 continue
             with suppress(Unavailable):
                 try:
-                    await self._services.authenticator.check(self._auth.key, self._address)
+                    await self._services.authenticator.recheck(self._principal, self._address)
                 except Rejection:
                     raise Closing(CLOSE_UNAUTHENTICATED, "the key is no longer valid") from None
 

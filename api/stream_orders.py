@@ -94,13 +94,13 @@ class OrderEntry:
         self._undecided: dict[str, str] = {}  # bids on their way, and their markets
         self._forget_above = FORGET_ABOVE_BIDS
 
-    async def submit(self, key: str, message: OrderMessage) -> None:
+    async def submit(self, who: Principal, message: OrderMessage) -> None:
         """Have a message decided after all before it; return without waiting for the answer.
 
         Raises Closing when the key is no longer valid.
         """
         try:
-            principal = await self._principal(key)
+            principal = await self._principal(who)
             self._charge(principal, message)
             with acting(tenant(principal.account)):
                 order = await self._order(principal, message)
@@ -143,9 +143,9 @@ class OrderEntry:
 
     # -- from the message to the commands ------------------------------------------------------------
 
-    async def _principal(self, key: str) -> Principal:
+    async def _principal(self, who: Principal) -> Principal:
         try:
-            principal = await self._services.authenticator.check(key, self._address)
+            principal = await self._services.authenticator.recheck(who, self._address)
         except Rejection:
             raise Closing(CLOSE_UNAUTHENTICATED, "the key is no longer valid") from None
         principal.require("bids:write")

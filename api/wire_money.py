@@ -4,6 +4,7 @@ A secret appears in `key` or `secret` of the answer that created it, once; what 
 answer says null.
 """
 
+from base64 import b64encode
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -15,6 +16,7 @@ from api.fields import (
     InstantField,
     NameField,
     NetworkField,
+    PublicKeyField,
     ReferenceField,
     format_instant,
     format_instant_or_none,
@@ -38,6 +40,8 @@ Scope = Literal[
     "operator:read",
     "operator:write",
 ]
+
+KeyType = Literal["secret", "ed25519"]
 
 
 class BalanceView(Struct, frozen=True):
@@ -123,17 +127,23 @@ class PayoutView(Struct, frozen=True):
 
 
 class CreateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A key of type `ed25519` has no secret: `public_key` is given, and requests are signed."""
+
     name: NameField
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=11)]
     expires_at: InstantField | None = None
     limits: LimitsBody | None = None
     allowed_networks: Annotated[list[NetworkField], Meta(max_length=16)] = []
+    type: KeyType = "secret"
+    public_key: PublicKeyField | None = None
 
 
 class RotateKeyBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """The secret before stays good for `overlap_seconds`; 0 ends it now."""
+    """What was good before stays so for `overlap_seconds`; 0 ends it now. A key of type `ed25519` is given
+    its new `public_key`."""
 
     overlap_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3_600
+    public_key: PublicKeyField | None = None
 
 
 class KeyView(Struct, frozen=True):
@@ -146,6 +156,8 @@ class KeyView(Struct, frozen=True):
     revoked_at: str | None
     previous_valid_until: str | None
     allowed_networks: list[str]
+    type: KeyType
+    public_key: str | None  # of type `ed25519`, in base64
     secret: str | None = None
 
 
@@ -206,6 +218,8 @@ def key_view(key: ApiKey) -> KeyView:
         revoked_at=format_instant_or_none(key.revoked_at_us),
         previous_valid_until=format_instant_or_none(key.previous_until_us),
         allowed_networks=key.allowed_networks,
+        type="secret" if key.public_key is None else "ed25519",
+        public_key=None if key.public_key is None else b64encode(key.public_key).decode(),
     )
 
 

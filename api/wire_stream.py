@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from api.fields import EventSeq
+from api.signing import SIGNATURE_FORM
 from api.wire import ErrorItem, ProblemView
 from api.wire_market import CurveView, TickView
 
@@ -28,9 +29,16 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", ta
 
     Their leases run on while they win, unless `release_on_disconnect`. A market that is stopping or without
     its database then cannot cancel them; `cancel_after` works without the session.
+
+    With an ed25519 key, send its `public_id` and a `signature` (base64) in place of `key`: of the three
+    lines `fallow-ed25519-socket-v1`, the public id and `hello`'s `session`, joined by line feeds. A browser
+    sends a `ticket` alone (`POST /v1/ws-tickets`).
     """
 
-    key: Annotated[str, Meta(max_length=256)]
+    key: Annotated[str, Meta(max_length=256)] | None = None
+    public_id: Annotated[str, Meta(max_length=10)] | None = None
+    signature: Annotated[str, Meta(pattern=f"^{SIGNATURE_FORM}$")] | None = None
+    ticket: Annotated[str, Meta(max_length=64)] | None = None
     cancel_on_disconnect: bool = False
     release_on_disconnect: bool = False
     id: ClientId = None

@@ -179,12 +179,12 @@ class Limits(Struct):
 
 
 class ApiKey(Struct):
-    """A key as stored: the SHA-256 of its secret, never the secret."""
+    """A key as stored: the SHA-256 of its secret, or its public half; never what its holder keeps."""
 
     id: str
     account: str
     public_id: str
-    secret_sha256: bytes
+    secret_sha256: bytes | None  # None: the key is a pair
     name: str
     scopes: list[str]
     created_at_us: int
@@ -194,6 +194,8 @@ class ApiKey(Struct):
     previous_secret_sha256: bytes | None = None
     previous_until_us: int | None = None
     allowed_networks: list[str] = field(default_factory=list)  # that it may be used from; none: any
+    public_key: bytes | None = None  # ed25519
+    previous_public_key: bytes | None = None
 
 
 class Market(Struct):

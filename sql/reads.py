@@ -133,6 +133,14 @@ class Reader:
         rows = await self._select(Tick, condition, market, first, last, from_us, to_us, limit + 1)
         return Slice.of(rows, limit)
 
+    async def ticks_onward(
+        self, market: str, *, first: int, last: int, from_us: int, to_us: int, limit: int
+    ) -> list[Tick]:
+        """Return the same as `ticks`, oldest first."""
+        condition = """WHERE market = $1 AND tick BETWEEN $2 AND $3
+            AND cleared_at_us BETWEEN $4 AND $5 ORDER BY tick LIMIT $6"""
+        return await self._select(Tick, condition, market, first, last, from_us, to_us, limit)
+
     # -- buyers ------------------------------------------------------------------------------------
 
     async def bid(self, account: str, bid: str) -> BidRow | None:

@@ -30,8 +30,12 @@ class AccountRoutes(Requests):
         max_price_per_gpu_hour: Money | None = None,
         max_open_notional_per_hour: Money | None = None,
         spend_cap_per_day: Money | None = None,
+        public_key: str | None = None,
     ) -> Key:
-        """Make a key with some of this key's scopes; `secret` is shown this once."""
+        """Make a key with some of this key's scopes; `secret` is shown this once.
+
+        With the `public_key` of a pair (signing.py) there is none: its holder signs.
+        """
         limits = terms_of(
             {
                 "max_price_per_gpu_hour": max_price_per_gpu_hour,
@@ -46,6 +50,8 @@ class AccountRoutes(Requests):
                 "expires_at": expires_at,
                 "allowed_networks": None if allowed_networks is None else list(allowed_networks),
                 "limits": limits or None,
+                "type": None if public_key is None else "ed25519",
+                "public_key": public_key,
             }
         )
         return await self._post("/v1/keys", Key, terms)
@@ -54,9 +60,14 @@ class AccountRoutes(Requests):
         """Iterate over your keys, newest first; never their secrets."""
         return self._all("/v1/keys", Key)
 
-    async def rotate_key(self, key: str, *, overlap_seconds: int | None = None) -> Key:
-        """Give a key a new secret, shown this once; the old one stays good for a while (default: an hour)."""
-        terms = terms_of({"overlap_seconds": overlap_seconds})
+    async def rotate_key(
+        self, key: str, *, overlap_seconds: int | None = None, public_key: str | None = None
+    ) -> Key:
+        """Give a key a new secret, shown this once; the old one stays good for a while (default: an hour).
+
+        A key pair is given its new `public_key` instead.
+        """
+        terms = terms_of({"overlap_seconds": overlap_seconds, "public_key": public_key})
         return await self._post(f"/v1/keys/{key}/rotate", Key, terms)
 
     async def revoke_key(self, key: str) -> Key:

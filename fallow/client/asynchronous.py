@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,17 +16,19 @@ from fallow.client.requests import Page, terms_of
 from fallow.client.transport import Trace, Transport
 
 if TYPE_CHECKING:
+    from fallow.client.signing import SigningKey
     from fallow.client.stream import Message
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
+KEY_FILE = "@"  # what a key begins with that is a signing key's file
 
 
 class AsyncClient(OwnerRoutes, AccountRoutes):
     """One account's way to a market. Server and key default to FALLOW_URL and FALLOW_KEY.
 
-    A key `@FILE` is a signing key (signing.py): each request is signed with it.
     Every request is tried again for up to `timeout_seconds` (transport.py); a write happens once. `trace` is
-    told each request, as curl, without the key.
+    told each request, as curl, without the key. `signing_key` is the file that `fallow key create --ed25519`
+    wrote: requests are signed with it, and no secret is sent. A key `@FILE` means the same.
     """
 
     def __init__(
@@ -33,13 +36,30 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         server: str | None = None,
         *,
         key: str | None = None,
+        signing_key: "SigningKey | str | Path | None" = None,
         timeout_seconds: float = 30.0,
         trace: Trace | None = None,
         blocks: bool = False,
     ) -> None:
         server = server or os.environ.get("FALLOW_URL") or DEFAULT_SERVER
-        key = key or os.environ.get("FALLOW_KEY")
-        self._transport = Transport(server, key, timeout_seconds=timeout_seconds, trace=trace, blocks=blocks)
+        if signing_key is not None and key is not None:
+            raise ValueError("expected a key or a signing key, not both")
+        if signing_key is None:
+            key = key or os.environ.get("FALLOW_KEY")
+            if key is not None and key.startswith(KEY_FILE):
+                signing_key, key = key.removeprefix(KEY_FILE), None
+        if signing_key is not None:
+            from fallow.client.signing import loaded
+
+            signing_key = loaded(signing_key)
+        self._transport = Transport(
+            server,
+            key,
+            signing_key=signing_key,
+            timeout_seconds=timeout_seconds,
+            trace=trace,
+            blocks=blocks,
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ an ordinary one here.
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -30,6 +31,7 @@ from fallow.client.owner_model import (
 from fallow.client.transport import Trace
 
 if TYPE_CHECKING:
+    from fallow.client.signing import SigningKey
     from fallow.client.stream import Message
 
 T = TypeVar("T")
@@ -43,13 +45,21 @@ class Client:
         server: str | None = None,
         *,
         key: str | None = None,
+        signing_key: "SigningKey | str | Path | None" = None,
         timeout_seconds: float = 30.0,
         trace: Trace | None = None,
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fallow client")
         self._thread.start()
-        self._client = AsyncClient(server, key=key, timeout_seconds=timeout_seconds, trace=trace, blocks=True)
+        self._client = AsyncClient(
+            server,
+            key=key,
+            signing_key=signing_key,
+            timeout_seconds=timeout_seconds,
+            trace=trace,
+            blocks=True,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -190,8 +200,8 @@ class Client:
     def keys(self) -> Iterator[Key]:
         return self._iterate(self._client.keys())
 
-    def rotate_key(self, key: str, *, overlap_seconds: int | None = None) -> Key:
-        return self._run(self._client.rotate_key(key, overlap_seconds=overlap_seconds))
+    def rotate_key(self, key: str, **terms: Any) -> Key:
+        return self._run(self._client.rotate_key(key, **terms))
 
     def revoke_key(self, key: str) -> Key:
         return self._run(self._client.revoke_key(key))

@@ -143,6 +143,8 @@ class Key(Struct, frozen=True):
     revoked_at: datetime | None
     previous_valid_until: datetime | None
     allowed_networks: list[str]
+    type: str = "secret"  # or ed25519: requests are signed
+    public_key: str | None = None
     secret: str | None = None
 
 

@@ -74,7 +74,7 @@ async def follow(
                             break
                         kind = _kind.decode(message.data)
                         if kind.type == "hello":
-                            said = transport.introduction(kind.session)
+                            said = transport.proof(kind.session)
                             await _subscribe(socket, said, markets, account=account, after_seq=seq)
                             continue
                         attempt = 0

@@ -27,26 +27,27 @@ Trace = Callable[[str], None]
 
 RETRIED = frozenset({429, 503})
 KEY_CHARACTERS = 32
-SOCKET_PATH = "/v1/ws"
-KEY_FILE = "@"  # what a key begins with that is the path of a signing key
 
 
 class Transport:
-    """One server, one key, one connection pool; `blocks` for a client of which a thread waits at a time."""
+    """One server, one key, one connection pool; `blocks` for a client whose callers wait in threads.
+
+    With a signing key every attempt is signed anew.
+    """
 
     def __init__(
         self,
         server: str,
         key: str | None,
         *,
+        signing_key: "SigningKey | None" = None,
         timeout_seconds: float,
         trace: Trace | None = None,
         blocks: bool = False,
     ) -> None:
-        """Raises ValueError for a file that holds no signing key."""
         self._server = server.rstrip("/")
         self._key = key
-        self._signing_key = _signing_key(key)
+        self._signing_key = signing_key
         self._timeout_seconds = timeout_seconds
         self._trace = trace
         self._exchange: Exchange = (PlainExchange if blocks else PooledExchange)(self._server)
@@ -57,13 +58,13 @@ class Transport:
     @property
     def socket_url(self) -> str:
         """Return where the WebSocket is."""
-        return self._server + SOCKET_PATH
+        return f"{self._server}/v1/ws"
 
-    def introduction(self, session: str) -> dict[str, str]:
-        """Return what the socket's `auth` says: the key, or a signature over the session."""
-        if self._signing_key is None:
-            return {"key": self._key or ""}
-        return {"signed": self._signing_key.authorization("GET", SOCKET_PATH, b"", session)}
+    def proof(self, session: str) -> dict[str, str]:
+        """Return what a socket's `auth` message says of who we are: the key, or the session signed."""
+        if self._signing_key is not None:
+            return self._signing_key.proof(session)
+        return {"key": self._key or ""}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -105,9 +106,8 @@ class Transport:
                 break
             pause_s = jittered(attempt)
             try:
-                answered = await self._exchange.send(
-                    method, target, headers | self._authorization(method, target, data), data, left_s
-                )
+                said = headers | self._authorization(method, target, headers, data)
+                answered = await self._exchange.send(method, target, said, data, left_s)
             except OSError as error:
                 why = str(error) or type(error).__name__
             else:
@@ -124,9 +124,11 @@ class Transport:
         tried = f"{attempt + 1} attempts in {now_s() - began_s:.0f} s"
         raise UnavailableError(f"{method} {path} was not answered, {tried}: {why}")
 
-    def _authorization(self, method: str, target: str, data: bytes | None) -> dict[str, str]:
+    def _authorization(
+        self, method: str, target: str, headers: dict[str, str], data: bytes | None
+    ) -> dict[str, str]:
         if self._signing_key is not None:
-            return {"Authorization": self._signing_key.authorization(method, target, data or b"")}
+            return self._signing_key.headers(method, target, headers, data or b"")
         return {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
 
     def _as_curl(self, method: str, target: str, headers: dict[str, str], data: bytes | None) -> str:
@@ -137,17 +139,9 @@ class Transport:
                 words += ["-H", f"{name}: {headers[name]}"]
         if data is not None:
             words += ["-d", data.decode()]
+        if self._signing_key is not None:
+            return shlex.join(words) + "  # signed: curl cannot send it"
         return shlex.join(words) + ("" if self._key is None else ' -H "Authorization: Bearer $KEY"')
-
-
-def _signing_key(key: str | None) -> "SigningKey | None":
-    if key is None or not key.startswith(KEY_FILE):
-        return None
-    from pathlib import Path
-
-    from fallow.client.signing import load_signing_key
-
-    return load_signing_key(Path(key.removeprefix(KEY_FILE)).expanduser())
 
 
 def jittered(attempt: int) -> float:

@@ -58,7 +58,7 @@ class Venue:
         async with self.client.request(method, path, data=data, headers=sent) as response:
             raw = await response.read()
             decoded = None
-            if "json" in response.headers.get("Content-Type", ""):
+            if "json" in response.headers.get("Content-Type", "").replace("x-ndjson", ""):
                 decoded = msgspec.json.decode(raw)
             return Answered(response.status, response.headers, raw, decoded)
 

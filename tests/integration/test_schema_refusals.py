@@ -205,6 +205,14 @@ RECORD = [
     (copy("accounts", "id = 'buyer'", '{"id": "twin"}'), "accounts_number_unique"),
     (copy("nodes", "id = 'node'", '{"id": "twin"}'), "nodes_name_unique"),
     ("UPDATE api_keys SET secret_sha256 = 'a secret'", "api_keys_hash_length"),
+    ("UPDATE api_keys SET secret_sha256 = NULL", "api_keys_kind"),
+    ("UPDATE api_keys SET public_key = secret_sha256", "api_keys_kind"),
+    ("UPDATE api_keys SET secret_sha256 = NULL, public_key = 'short'", "api_keys_public_key_length"),
+    (
+        "UPDATE api_keys SET previous_public_id = 'p', previous_until_us = 1,"
+        " previous_public_key = secret_sha256",
+        "api_keys_previous",
+    ),
 ]
 
 
