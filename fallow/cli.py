@@ -3,36 +3,24 @@
 Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable, 6 preempted.
 """
 
-import asyncio
 import json
-import logging
 import os
 import sys
-from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import click
+
+from fallow.local import EXIT_CHECK_FAILED, EXIT_USAGE, DataDir, default_data_dir
+from fallow.local import database_url as _url
+from fallow.local import directory_of as _directory
+from fallow.local import run_work as _run
 
 if TYPE_CHECKING:
     from api.config import Reach
 
-EXIT_CHECK_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 5
-
-DataDir = click.Path(file_okay=False, path_type=Path)
 PemFile = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def default_data_dir() -> Path:
-    """Return where a demo lives unless it is told otherwise."""
-    if os.environ.get("XDG_DATA_HOME"):
-        return Path(os.environ["XDG_DATA_HOME"]) / "fallow" / "demo"
-    if os.geteuid() == 0:
-        return Path("/var/lib/fallow/demo")  # a closed home would keep the database's user out
-    return Path.home() / ".local" / "share" / "fallow" / "demo"
 
 
 class LazyGroup(click.Group):
@@ -40,11 +28,13 @@ class LazyGroup(click.Group):
 
     elsewhere: ClassVar[dict[str, str]] = {
         "agent": "fallow.agent_cli",
+        "backup": "fallow.backup_cli",
         "bid": "fallow.buyer_cli",
         "bill": "fallow.bill_cli",
         "bot": "fallow.bot_cli",
         "commands": "fallow.tree_cli",
         "completion": "fallow.tree_cli",
+        "doctor": "fallow.doctor_cli",
         "key": "fallow.key_cli",
         "lease": "fallow.lease_cli",
         "login": "fallow.login_cli",
@@ -53,6 +43,7 @@ class LazyGroup(click.Group):
         "offer": "fallow.offer_cli",
         "quote": "fallow.buyer_cli",
         "reserve": "fallow.reserve",
+        "restore": "fallow.backup_cli",
         "run": "fallow.run_cli",
         "target": "fallow.buyer_cli",
         "webhook": "fallow.webhook_cli",
@@ -77,6 +68,7 @@ def main() -> None:
     \b
     fallow demo            a whole market on this machine, with bots and a day of history
     fallow audit           check every invariant of the books beside a running market
+    fallow doctor          is this machine fit for a market; then backup, restore --verify
     fallow login           keep a server and a key; or set FALLOW_URL and FALLOW_KEY
     fallow market ls       what is for sale; then quote, bid, lease, target, bill
     fallow run             a command on leased GPUs: bid, wait, run, stop on notice, start again
@@ -245,14 +237,6 @@ def replay(data_dir: Path | None, from_snapshot: bool) -> None:
     click.echo("match")
 
 
-def _url() -> str | None:
-    return os.environ.get("DATABASE_URL") or None
-
-
-def _directory(data_dir: Path | None) -> Path:
-    return (data_dir or default_data_dir()).absolute()
-
-
 def _forget(directory: Path) -> None:
     """Delete a demo's data, and only what is recognisably that."""
     import shutil
@@ -271,31 +255,6 @@ def _forget(directory: Path) -> None:
         sys.exit(EXIT_USAGE)
     shutil.rmtree(directory)
     os.close(held)
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run on uvloop; turn what a user can act on into one line and an exit code."""
-    import uvloop
-
-    from auction.errors import Fenced, Unavailable
-    from sql.embedded import DataDirectoryBusy, EmbeddedPostgresError
-    from sql.migrate import MigrationError, UnsafeServerError
-
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work)
-    except DataDirectoryBusy as busy:
-        click.echo(f"fallow: {busy}", err=True)
-        sys.exit(EXIT_USAGE)
-    except (Fenced, MigrationError, UnsafeServerError) as refusal:
-        click.echo(f"fallow: {refusal}", err=True)
-        sys.exit(EXIT_CHECK_FAILED)
-    except (EmbeddedPostgresError, Unavailable, OSError) as outage:
-        click.echo(f"fallow: {outage}", err=True)
-        sys.exit(EXIT_UNAVAILABLE)
 
 
 if __name__ == "__main__":

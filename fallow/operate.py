@@ -1,6 +1,6 @@
-"""What an operator does from a shell: prepare, serve, audit, replay.
+"""What an operator does from a shell: prepare, serve, audit, replay, back up, restore.
 
-`audit` and `replay` read beside a running server, through its socket; where none runs on the data
+`audit`, `replay` and `backup` read beside a running server, through its socket; where none runs on the data
 directory they start the embedded database themselves and stop it again.
 """
 
@@ -22,7 +22,9 @@ from auction.recovery import ReplayReport, verify_replay
 from fallow.serve import running_server
 from sql.audit import Finding
 from sql.audit import audit as audit_connection
+from sql.backup import Report, Scratch, read_backup, write_backup
 from sql.embedded import DataDirectoryBusy, connect_arguments
+from sql.migrate import pending
 from sql.pool import DATABASE_NAME, Database, open_database
 
 OPERATOR_ROLES = ["operator"]
@@ -73,7 +75,7 @@ async def serve(url: str | None, data_dir: Path, config: Config) -> None:
 
 async def audit(url: str | None, data_dir: Path) -> list[Finding]:
     """Check every invariant; see sql/audit.py."""
-    async with _beside(url, data_dir) as database:
+    async with beside(url, data_dir) as database:
         connection = await database.connect()
         try:
             return await audit_connection(connection)
@@ -83,7 +85,7 @@ async def audit(url: str | None, data_dir: Path) -> list[Finding]:
 
 async def replay(url: str | None, data_dir: Path, from_snapshot: bool) -> ReplayReport:
     """Replay the journal and compare; see auction/recovery.py."""
-    async with _beside(url, data_dir) as database:
+    async with beside(url, data_dir) as database:
         store = database.store()
         await store.attach()
         try:
@@ -92,8 +94,38 @@ async def replay(url: str | None, data_dir: Path, from_snapshot: bool) -> Replay
             await store.close()
 
 
+async def backup(url: str | None, data_dir: Path, path: Path, report: Report) -> int:
+    """Write a backup; return its bytes. Raises BackupError; see sql/backup.py."""
+    async with beside(url, data_dir) as database:
+        return await write_backup(database, path, report)
+
+
+async def restore(url: str | None, data_dir: Path, path: Path, report: Report) -> list[str]:
+    """Restore into an empty database; return the migrations that it lacks. Raises BackupError."""
+    async with open_database(url=url, data_dir=data_dir) as database:
+        await read_backup(database, path, report)
+        connection = await database.connect()
+        try:
+            return await pending(connection)
+        finally:
+            await connection.close()
+
+
+async def verify(url: str | None, data_dir: Path, path: Path, report: Report) -> list[Finding]:
+    """Restore into a scratch database, bring it to this version, audit it, drop it. Raises BackupError."""
+    async with beside(url, data_dir) as database, Scratch(database) as scratch:
+        await read_backup(scratch, path, report)
+        await scratch.prepare(apply_migrations=True)
+        report("auditing")
+        connection = await scratch.connect()
+        try:
+            return await audit_connection(connection)
+        finally:
+            await connection.close()
+
+
 @asynccontextmanager
-async def _beside(url: str | None, data_dir: Path) -> AsyncIterator[Database]:
+async def beside(url: str | None, data_dir: Path) -> AsyncIterator[Database]:
     """Give the database of a running server, or start the embedded one for as long as it is read."""
     async with AsyncExitStack() as stack:
         try:

@@ -76,6 +76,15 @@ def find_binaries(bin_dir: Path | None = None, *, major: int | None = None) -> B
     raise BinariesNotFound(_explain(bin_dir, major, seen))
 
 
+def candidate_folders() -> Iterator[Path]:
+    """Yield every folder where PostgreSQL's programs may be, clients too, best first."""
+    for folder, _ in _candidates():
+        yield folder
+    found = shutil.which("pg_dump")
+    if found is not None:
+        yield Path(os.path.realpath(found)).parent
+
+
 def _candidates() -> Iterator[tuple[Path, Path | None]]:
     for _, package, folders in _WHEELS:
         spec = importlib.util.find_spec(package)  # finds a top-level package without running it

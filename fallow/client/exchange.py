@@ -54,7 +54,7 @@ class PooledExchange:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
             async with self._session.request(
-                method, url, data=body, headers=headers, timeout=timeout
+                method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 return Answered(response.status, response.headers.get("Retry-After"), await response.read())
         except aiohttp.ClientError as error:

@@ -27,6 +27,8 @@ NOT_RUN = {
     "fallow serve": "a server of its own; test_market_process.py starts it",
     "fallow init": "needs a production database; test_cli.py prepares one",
     "fallow migrate": "needs a production database; test_cli.py migrates one",
+    "fallow backup FILE": "test_backup.py writes, verifies and restores one",
+    "fallow restore --verify FILE": "test_backup.py writes, verifies and restores one",
 }
 NEEDS_MORE = {  # commands that the text names without all that they need: that they exist, with these options
     "fallow agent run --node NODE --hooks DIR",
