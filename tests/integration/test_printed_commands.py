@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from api.app import ROUTES
 from tests.integration.test_demo import free_port
 
 README = Path(__file__).parents[2] / "README.md"
@@ -170,6 +171,17 @@ def test_the_python_of_the_readme_trades(demo):
             assert line, seen
             seen.add(line.split()[0])
         process.kill()
+
+
+def test_the_routes_that_the_readme_names_exist():
+    known = {(route.method, re.sub(r"\{\w+\}", "*", route.path)) for route in ROUTES} | {
+        ("GET", "/v1/stream")
+    }
+    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/v1/[^` ?]*)", README.read_text())
+    assert len(named) >= 15
+    for method, path in named:
+        path = re.sub(r"\{\w+\}|20\d\d-\d\d", "*", path)
+        assert (method, path) in known, (method, path)
 
 
 def test_everything_named_here_is_still_printed():
