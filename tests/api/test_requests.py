@@ -162,7 +162,7 @@ async def test_sizes_types_and_encodings_are_refused(venue):
     ):
         answered = await venue.call("POST", "/v1/bids", venue.buyer, with_field(), **headers)
         assert (answered.status, answered.json["code"]) == (415, "unsupported_media_type"), headers
-    csv = await venue.call("GET", "/v1/bids", venue.buyer, Accept="text/csv")
+    csv = await venue.call("GET", "/v1/balance", venue.buyer, Accept="text/csv")
     assert (csv.status, csv.json["code"]) == (406, "not_acceptable")
     put = await venue.call("PUT", "/v1/bids", venue.buyer, with_field())
     assert (put.status, put.json["code"]) == (405, "method_not_allowed")

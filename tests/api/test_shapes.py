@@ -17,7 +17,7 @@ from api.config import Config
 from api.errors import problem_of
 from api.fields import format_instant, parse_instant
 from api.keys import checksum, matches, mint_key, parse_key
-from api.openapi import document
+from api.openapi import STREAM_PATH, document
 from api.paging import read_entry, read_key, read_number, write_cursor
 from api.problems import PROBLEMS
 from api.wire import PlaceBidBody
@@ -32,7 +32,7 @@ def test_the_openapi_document_is_valid_and_complete():
     operations = {
         (method.upper(), path) for path, methods in described["paths"].items() for method in methods
     }
-    assert operations == {(route.method, route.path) for route in ROUTES}
+    assert operations == {(route.method, route.path) for route in ROUTES} | {("GET", STREAM_PATH)}
     names = [op["operationId"] for methods in described["paths"].values() for op in methods.values()]
     assert len(names) == len(set(names))
     bid = described["components"]["schemas"]["PlaceBidBody"]
