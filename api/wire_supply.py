@@ -35,7 +35,10 @@ class CreateNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AmendNodeBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is left out stays as it is; `gpus` and `fabric` may change while nothing is offered or leased."""
+    """What is left out stays as it is.
+
+    `gpus` may grow and `fabric` change while nothing is offered or leased.
+    """
 
     name: NameField | None = None
     gpus: NodeGpuCount | None = None

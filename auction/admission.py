@@ -288,6 +288,13 @@ def amend_node(state: State, command: AmendNode) -> Node:
         _node_name(state, node.account, command.name)
     if command.gpus is not None:
         _node_gpus(command.gpus)
+        if command.gpus < node.gpus:
+            # Its ended leases name GPUs by their index.
+            raise Rejection(
+                "gpus_out_of_range",
+                f"gpus {command.gpus} is below {node.gpus}: fence what is gone, or retire the node",
+                pointer="/gpus",
+            )
     if (command.gpus or node.gpus, command.fabric or node.fabric) != (node.gpus, node.fabric):
         idle_node(state, node)
     return node

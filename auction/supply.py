@@ -65,7 +65,6 @@ def amend_node(state: State, command: AmendNode) -> Node:
         state.node_names[node.account, node.name] = node.id
     node.gpus = node.gpus if command.gpus is None else command.gpus
     node.fabric = node.fabric if command.fabric is None else command.fabric
-    node.fenced = [gpu for gpu in node.fenced if gpu < node.gpus]
     node.version += 1
     state.index_restricted(node)
     state.touch(node)

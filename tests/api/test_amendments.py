@@ -18,8 +18,8 @@ async def refused(venue, method, path, key, body=None, **headers):
 async def test_a_node_is_renamed_and_described_anew(venue):
     node = await node_of(venue)
     path = f"/v1/nodes/{node['id']}"
-    changed = await venue.ok("PATCH", path, venue.owner, {"name": "rack 2", "gpus": 4, "fabric": "ib-1"})
-    assert (changed["name"], changed["gpus"], changed["fabric"]) == ("rack 2", 4, "ib-1")
+    changed = await venue.ok("PATCH", path, venue.owner, {"name": "rack 2", "gpus": 16, "fabric": "ib-1"})
+    assert (changed["name"], changed["gpus"], changed["fabric"]) == ("rack 2", 16, "ib-1")
     assert changed["version"] == node["version"] + 1
     await node_of(venue)  # the first name is free
     assert await refused(venue, "PATCH", path, venue.owner, {"name": "rack 1"}) == (409, "node_name_taken")
@@ -29,20 +29,22 @@ async def test_a_node_is_renamed_and_described_anew(venue):
     _, other = await venue.open_account("owner")
     assert await refused(venue, "PATCH", path, other, {"name": "x"}) == (404, "not_found")
     await venue.ok("PATCH", path, venue.owner, {"name": "rack 2"})  # its own name is not taken
-    assert (await venue.ok("GET", path, venue.owner))["gpus"] == 4
+    fewer = await refused(venue, "PATCH", path, venue.owner, {"gpus": 8})
+    assert fewer == (422, "gpus_out_of_range"), "its leases of the past name the others"
+    assert (await venue.ok("GET", path, venue.owner))["gpus"] == 16
 
 
 async def test_what_is_lent_keeps_its_shape_and_its_node(venue):
     node, offer = await venue.offer_node()
     path = f"/v1/nodes/{node['id']}"
-    for body in ({"gpus": 4}, {"fabric": "ib-1"}):
+    for body in ({"gpus": 16}, {"fabric": "ib-1"}):
         assert await refused(venue, "PATCH", path, venue.owner, body) == (409, "node_in_use")
     assert await refused(venue, "DELETE", path, venue.owner) == (409, "node_in_use")
     await venue.ok("PATCH", path, venue.owner, {"name": "still lent", "gpus": 8})
     await venue.ok(
         "DELETE", f"/v1/offers/{offer['id']}", venue.owner, **{"If-Match": f'"{offer["version"]}"'}
     )
-    assert (await venue.ok("PATCH", path, venue.owner, {"gpus": 4}))["gpus"] == 4
+    assert (await venue.ok("PATCH", path, venue.owner, {"gpus": 16}))["gpus"] == 16
 
 
 async def test_a_retired_node_is_gone_but_for_its_record(venue):

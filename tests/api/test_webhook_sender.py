@@ -260,18 +260,15 @@ def sender_of(venue):
 async def test_many_events_are_followed_and_replayed_page_by_page(venue):
     """Goal: more matches than a page holds become deliveries once each, and are replayed once each."""
     made = await hook(venue, "http://127.0.0.1:9/", "bid.accepted")
-    await venue.pool.execute("UPDATE webhook_endpoints SET state = 'disabled', reason = 'owner'")
+    sender = sender_of(venue)
+    await sender.stop()
     operation = {"op": "place", "market": "h100-sxm.test", "gpus": 1, "limit_price_per_gpu_hour": "1.00"}
     for _ in range(2):
         await venue.ok("POST", "/v1/bids/batch", venue.buyer, {"operations": [operation] * 600})
-    # As if the sender had been away all the time: everything is ahead of it.
-    await venue.pool.execute(
-        "UPDATE webhook_endpoints SET state = 'enabled', reason = NULL, enabled_from_us = 0"
-    )
+    # The sender was away all the time: everything is ahead of it.
     await venue.pool.execute("UPDATE webhook_outbox SET position = 0")
-    sender = sender_of(venue)
-    sender._position = None
-    sender.look_again()
+    sender._position, sender._parts, sender._knows_watched = None, [], False
+    sender.start()
 
     async def all_there():
         return await venue.pool.fetchval("SELECT count(*) FROM webhook_deliveries") == 1_200
