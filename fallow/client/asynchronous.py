@@ -1,7 +1,7 @@
 """The market's routes as coroutines. Money goes in as Decimal, int or str and comes out as Decimal."""
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -279,7 +279,7 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         account: bool = False,
         after_seq: int | None = None,
         curves: bool = False,
-    ) -> "AsyncIterator[Message]":
+    ) -> "AsyncGenerator[Message, None]":
         """Iterate over ticks of these markets and your account's events, through reconnections.
 
         Events come in order, each once, from behind `after_seq` (or from now); of ticks the newest counts.

@@ -1,17 +1,16 @@
-"""The same client for programs that block: an `AsyncClient` on its own event loop, in its own thread.
+"""The same client for programs that block: an `AsyncClient` whose requests are made on the calling thread.
 
 Its methods have the names, arguments and results of AsyncClient's; what is an asynchronous iterator there is
-an ordinary one here.
+an ordinary one here. Only a stream has an event loop, in a thread of its own.
 """
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fallow.client.asynchronous import AsyncClient
+from fallow.client.exchange import completed
 from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
 from fallow.client.owner_model import (
     Candle,
@@ -49,9 +48,6 @@ class Client:
         timeout_seconds: float = 30.0,
         trace: Trace | None = None,
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fallow client")
-        self._thread.start()
         self._client = AsyncClient(
             server,
             key=key,
@@ -70,12 +66,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close every connection, and the thread."""
-        if self._thread.is_alive():
-            self._run(self._end())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """Close every idle connection."""
+        self._run(self._client.close())
 
     def markets(self) -> list[Market]:
         return self._run(self._client.markets())
@@ -237,34 +229,22 @@ class Client:
         return self._iterate(self._client.ledger())
 
     def stream(self, **channels: Any) -> "Iterator[Message]":
-        return self._iterate(self._client.stream(**channels))
+        """Yield messages for ever; stop by leaving the loop, or by Ctrl-C."""
+        from fallow.client.following import followed
 
-    async def _end(self) -> None:
-        """Let what was interrupted unwind first: a stream closes its socket."""
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await self._client.close()
-        await self._loop.shutdown_asyncgens()
+        return followed(self._client.stream(**channels))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # after Ctrl-C nothing may go on waiting behind it
+        return completed(work)
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
-        async def step() -> tuple[bool, T | None]:
-            try:
-                return True, await anext(source)
-            except StopAsyncIteration:
-                return False, None
-
         while True:
-            is_more, value = self._run(step())
-            if not is_more:
+            try:
+                value = completed(_step(source))
+            except StopAsyncIteration:
                 return
-            assert value is not None
             yield value
+
+
+async def _step(source: AsyncIterator[T]) -> T:
+    return await anext(source)

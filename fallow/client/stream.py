@@ -1,7 +1,7 @@
 """The socket as an iterator that survives: it connects again and goes on behind the last event it gave."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +60,7 @@ async def follow(
     account: bool,
     after_seq: int | None,
     curves: bool = False,
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """Yield messages for ever; raises AuthError where the key is not taken."""
     attempt, seq = 0, after_seq
     async with aiohttp.ClientSession() as session:

@@ -5,8 +5,8 @@ again and nothing happens twice. Connection errors, time-outs, 429 and 503 are t
 where the server sends it, otherwise after a random part of a growing pause. Everything else is final.
 """
 
-import asyncio
 import shlex
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -15,7 +15,7 @@ import msgspec
 
 from auction.ids import random_below, random_token
 from fallow.client.errors import Problem, UnavailableError, error_of
-from fallow.client.exchange import Exchange, PlainExchange, PooledExchange
+from fallow.client.exchange import Exchange, PlainExchange
 
 if TYPE_CHECKING:
     from fallow.client.signing import SigningKey
@@ -30,7 +30,7 @@ KEY_CHARACTERS = 32
 
 
 class Transport:
-    """One server, one key, one connection pool; `blocks` for a client whose callers wait in threads.
+    """One server, one key, one connection pool; with `blocks` nothing it awaits suspends.
 
     With a signing key every attempt is signed anew.
     """
@@ -50,7 +50,13 @@ class Transport:
         self._signing_key = signing_key
         self._timeout_seconds = timeout_seconds
         self._trace = trace
-        self._exchange: Exchange = (PlainExchange if blocks else PooledExchange)(self._server)
+        self._exchange: Exchange
+        if blocks:
+            self._exchange = PlainExchange(self._server)
+        else:
+            from fallow.client.pooled import PooledExchange
+
+            self._exchange = PooledExchange(self._server)
 
     def __repr__(self) -> str:
         return f"<Transport {self._server}>"
@@ -94,16 +100,13 @@ class Transport:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         shown = {name: str(value) for name, value in (query or {}).items() if value is not None}
         target = quote(path, safe="/-._~:@!$&'()*+,;=") + (f"?{urlencode(shown)}" if shown else "")
-        now_s = asyncio.get_running_loop().time
         if self._trace is not None:
             self._trace(self._as_curl(method, target, headers, data))
-        began_s = now_s()
+        began_s = time.monotonic()
         give_up_s = began_s + self._timeout_seconds + wait_seconds
         why = ""
         for attempt in range(ATTEMPTS_MAX):
-            left_s = give_up_s - now_s()
-            if left_s <= 0:
-                break
+            left_s = give_up_s - time.monotonic()
             pause_s = jittered(attempt)
             try:
                 said = headers | self._authorization(method, target, headers, data)
@@ -118,10 +121,12 @@ class Transport:
                 if answered.status not in RETRIED:
                     raise error_of(problem)
                 pause_s = _retry_after(answered.retry_after, pause_s)
-                if answered.status == 429 and now_s() + pause_s > give_up_s:
+                if answered.status == 429 and time.monotonic() + pause_s > give_up_s:
                     raise error_of(problem)
-            await asyncio.sleep(min(pause_s, max(0.0, give_up_s - now_s())))
-        tried = f"{attempt + 1} attempts in {now_s() - began_s:.0f} s"
+            if attempt + 1 == ATTEMPTS_MAX or time.monotonic() + pause_s >= give_up_s:
+                break
+            await self._exchange.pause(pause_s)
+        tried = f"{attempt + 1} attempts in {time.monotonic() - began_s:.0f} s"
         raise UnavailableError(f"{method} {path} was not answered, {tried}: {why}")
 
     def _authorization(
