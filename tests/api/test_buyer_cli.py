@@ -47,7 +47,7 @@ async def test_a_bid_from_its_preview_to_its_end(shell, venue):
 
 async def test_placing_a_bid_loads_no_framework(shell):
     """Goal: its own time is short. What it loads decides that, and a clock here would not be fair."""
-    heavy = {"aiohttp", "numpy", "rich", "matching", "cryptography", "asyncpg"}
+    heavy = {"aiohttp", "numpy", "rich", "matching", "cryptography", "asyncpg", "asyncio"}
     program = f"""
 import sys
 from fallow.cli import main
