@@ -104,10 +104,13 @@ async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
 
 @route("POST", "/v1/bids/batch", scope="bids:write", is_batch=True)
 async def batch_bids(call: Call[BatchBody, NoQuery]) -> Reply[BatchView]:
-    """Place, amend and cancel up to 1,000 bids, decided in order, each with its own outcome."""
+    """Place, amend and cancel up to 1,000 bids, decided in order, each with its own outcome.
+
+    With `atomic` all of them happen, or none: then the others say `batch_aborted`.
+    """
     asker = _asker(call)
     commands = [await command_of(call.services, asker, operation) for operation in call.body.operations]
-    return await _submit_batch(call, commands)
+    return await _submit_batch(call, commands, is_atomic=call.body.atomic)
 
 
 @route("POST", "/v1/bids/cancel-after", scope="bids:write", bucket="exits")
@@ -209,8 +212,10 @@ def _asker(call: Call[Any, Any]) -> Principal:
     return call.principal
 
 
-async def _submit_batch(call: Call[Any, Any], commands: Sequence[Command]) -> Reply[BatchView]:
+async def _submit_batch(
+    call: Call[Any, Any], commands: Sequence[Command], *, is_atomic: bool = False
+) -> Reply[BatchView]:
     def encode(outcomes: list[Any]) -> Answer:
         return call.answer(200, batch_view(call.core, outcomes, call.request_id))
 
-    return await call.submit_all(commands, encode)
+    return await call.submit_all(commands, encode, is_atomic=is_atomic)

@@ -117,11 +117,13 @@ class Call(Generic[B, Q]):
         return await self.submit_all([command], encode)
 
     async def submit_all(
-        self, commands: Sequence[Command], encode: Callable[[list[Any]], Answer]
+        self, commands: Sequence[Command], encode: Callable[[list[Any]], Answer], *, is_atomic: bool = False
     ) -> Reply[Any]:
         """Have commands decided in order; `encode` writes the one answer to all of them."""
         engine = self.services.engine
-        answer, is_replay = await engine.submit(commands, encode=encode, keyed=self.keyed_request())
+        answer, is_replay = await engine.submit(
+            commands, encode=encode, keyed=self.keyed_request(), is_atomic=is_atomic
+        )
         return Reply(answer=answer, headers={"Idempotency-Replayed": "true"} if is_replay else {})
 
     def reveal(self, reply: Reply[Any], value: T | None) -> Reply[T]:

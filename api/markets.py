@@ -27,7 +27,6 @@ from api.paging import page, read_number
 from api.risk import suggestions
 from api.routes import NoBody, NoQuery, route
 from api.wire_market import (
-    CURVE_LEVELS_MAX,
     CurveView,
     MarketView,
     QuoteView,
@@ -36,8 +35,8 @@ from api.wire_market import (
     market_view,
     tick_view,
 )
-from auction.core import Core
 from auction.errors import Rejection
+from auction.model import Curve
 from auction.ports import Answer
 from auction.units import format_microusd
 from sql.reads import INT64_MAX
@@ -67,7 +66,7 @@ class QuoteQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CurveQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """`tick` asks for the book as of that tick; only the current one is kept."""
+    """`tick` asks for what that tick cleared; the last 50,000 are kept."""
 
     tick: TickNumber | None = None
 
@@ -149,12 +148,12 @@ async def get_tick(call: Call[NoBody, NoQuery]) -> Reply[TickView]:
 
 @route("GET", "/v1/markets/{market}/curve")
 async def get_curve(call: Call[NoBody, CurveQuery]) -> Reply[CurveView]:
-    """Show cumulative demand and supply of the book by price."""
+    """Show cumulative demand and supply by price: of the book now, or as a tick cleared it."""
     market_id = existing_market(call)
-    view = curve_view(call.core, market_id)
-    if call.query.tick not in (None, view.tick):
-        raise Rejection("not_found", "only the curve of the current tick is kept")
-    return call.reply(view)
+    if call.query.tick is None:
+        return call.reply(curve_view(call.core.curve(market_id)))
+    kept = await call.services.reader.curve(market_id, call.query.tick)
+    return call.reply(curve_view(call.found(kept, "curve")))
 
 
 @route("GET", "/v1/markets/{market}/quote")
@@ -184,11 +183,10 @@ async def get_quote(call: Call[NoBody, QuoteQuery]) -> Reply[QuoteView]:
     )
 
 
-def curve_view(core: Core, market_id: str) -> CurveView:
-    """Show a market's curve as the book stands."""
-    curve = core.curve(market_id, CURVE_LEVELS_MAX)
+def curve_view(curve: Curve) -> CurveView:
+    """Show a market's curve."""
     return CurveView(
-        market_id,
+        curve.market,
         curve.tick,
         [(format_microusd(price), gpus) for price, gpus in curve.demand],
         [(format_microusd(price), gpus) for price, gpus in curve.supply],

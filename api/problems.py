@@ -78,6 +78,11 @@ PROBLEMS: dict[str, Kind] = {
     "client_bid_id_conflict": Kind(
         409, "client_bid_id used for another bid", "Use a new client_bid_id, or repeat the first bid exactly."
     ),
+    "batch_aborted": Kind(
+        409,
+        "Nothing of the atomic batch was done",
+        "One operation was refused; its own result says why. Correct it or leave it out, and send all again.",
+    ),
     "idempotency_in_progress": Kind(
         409, "The first request still runs", "Send it again in a moment.", is_retryable=True
     ),

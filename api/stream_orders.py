@@ -76,6 +76,7 @@ class _Order:
     status: Callable[[Any], int] = _ok
     absent: Absent | None = None
     is_batch: bool = False
+    is_atomic: bool = False
 
 
 class OrderEntry:
@@ -179,7 +180,7 @@ class OrderEntry:
                 return _Order(commands, self._all_shown, is_batch=True)
             case BidBatch():
                 commands = [await command_of(services, principal, one) for one in message.operations]
-                return _Order(commands, self._batch_shown, is_batch=True)
+                return _Order(commands, self._batch_shown, is_batch=True, is_atomic=message.atomic)
             case CancelAfterMessage():
                 return _Order([CancelAfter(account, message.timeout_seconds, message.release)], switch_view)
             case NoticeAck():
@@ -198,7 +199,9 @@ class OrderEntry:
     async def _decide(self, client_id: ClientId, order: _Order, places: int, placed: dict[str, str]) -> None:
         try:
             encode = partial(self._encode, client_id, order)
-            answer, _ = await self._services.engine.submit(order.commands, encode=encode)
+            answer, _ = await self._services.engine.submit(
+                order.commands, encode=encode, is_atomic=order.is_atomic
+            )
             payload = answer.body
             if answer.status == 404 and order.absent is not None:
                 absent = await order.absent()

@@ -16,7 +16,7 @@ def tick_message(services: Services, codec: Codec, tick: Tick) -> tuple[str, byt
     known = services.tick_messages.get(name)
     if known is not None and known[0] == tick.tick:
         return channel, known[1]
-    curve = curve_view(services.engine.core, tick.market)
+    curve = curve_view(services.engine.core.curve(tick.market))
     payload = codec.encode(TickMessage(channel, tick.tick, tick_view(tick), curve))
     services.tick_messages[name] = (tick.tick, payload)
     return channel, payload

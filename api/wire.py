@@ -221,9 +221,10 @@ class ResultView(Struct, frozen=True):
 
 
 class BatchBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """Decided in order; each operation has its own outcome."""
+    """Decided in order; each operation has its own outcome. `atomic`: all or none."""
 
     operations: Annotated[list[Operation], Meta(min_length=1, max_length=BATCH_OPERATIONS_MAX)]
+    atomic: bool = False
 
 
 class BatchView(Struct, frozen=True):

@@ -15,8 +15,6 @@ from api.fields import (
 from auction.model import Market, Tick
 from auction.units import Price, format_microusd
 
-CURVE_LEVELS_MAX = 50
-
 # RULES.md R1: $0.0001; with it a cap of $10 is 100,000 levels.
 DEFAULT_INCREMENT = 100
 DEFAULT_CAP = Price(10_000_000)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from auction import billing, funds, lapses, leases
+from auction.curves import curve_of
 from auction.events import EventKind
 from auction.listing import list_offer, relist
 from auction.market import domain_of
@@ -66,6 +67,7 @@ def _clear(state: State, market: Market) -> Tick:
     # The price of the seconds up to now: what a noticed tenant goes on paying.
     old_price = book.prices[-1][1] if book.prices else None
     ranked_once, book.ranked_once = book.ranked_once, set()
+    state.changes.curves.append(curve_of(state, market))
     clearing, news = book.clear()
     price = book.price_of(clearing.price)
     if price is not None:

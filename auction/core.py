@@ -6,7 +6,7 @@ journal over the state of any earlier moment gives the same state, hash for hash
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from auction import (
     leases,
     lifetime,
     listing,
+    rehearsal,
     safety,
     supply,
 )
@@ -69,14 +70,16 @@ from auction.commands import (
     WithdrawOffer,
     encode_command,
 )
+from auction.curves import curve_of
 from auction.errors import Rejection
-from auction.market import Book, Curve, Quote
+from auction.market import Book, Quote
 from auction.model import (
     BID_FINAL,
     LEASE_BILLED,
     Account,
     Bid,
     Colocate,
+    Curve,
     Lease,
     Limits,
     Market,
@@ -236,6 +239,12 @@ class Core:
             state.touch(venue)
         return outcome
 
+    def rehearsal(self, account: str, commands: Sequence[Command]) -> "Core":
+        """Return a copy of what these commands of an account can touch; it decides as this core does."""
+        core = Core.restore(rehearsal.excerpt(self._state, account, commands))
+        rehearsal.count_as(core._state, self._state)
+        return core
+
     def next_due_us(self) -> int | None:
         """Return when the next tick or the next deadline is due."""
         dues = [market.next_tick_at_us for market in self._state.markets.values()]
@@ -353,24 +362,9 @@ class Core:
     def state_hash(self) -> str:
         return self._state.hash()
 
-    def curve(self, market_id: str, levels: int = 50) -> Curve:
-        """Return the market's demand and supply now, cumulative, at most `levels` prices each."""
-        state = self._state
-        market = admission.market(state, market_id)
-        demand: dict[int, int] = {}
-        for bid in state.market_bids[market.id].values():
-            if bid.status not in BID_FINAL and not bid.is_paused:
-                demand[bid.limit] = demand.get(bid.limit, 0) + bid.gpus
-        supply_: dict[int, int] = {}
-        book = state.books[market.id]
-        for offer in state.market_offers[market.id].values():
-            if book.has_offer(offer.id):
-                supply_[offer.gross_reserve] = supply_.get(offer.gross_reserve, 0) + offer.gpus
-        return Curve(
-            market.tick,
-            _cumulate(demand, sorted(demand, reverse=True)[:levels]),
-            _cumulate(supply_, sorted(supply_)[:levels]),
-        )
+    def curve(self, market_id: str) -> Curve:
+        """Return the market's demand and supply now, cumulative."""
+        return curve_of(self._state, admission.market(self._state, market_id))
 
     def preview_recall(self, command: RecallNode) -> Recalled:
         """List the leases that a recall would hit. Raises the Rejection that it would meet."""
@@ -418,12 +412,3 @@ class Core:
             effective_tick=market.tick + 1,
             cutoff_at_us=market.next_tick_at_us,
         )
-
-
-def _cumulate(amounts: dict[int, int], prices: list[int]) -> list[tuple[Price, int]]:
-    total = 0
-    steps = []
-    for price in prices:
-        total += amounts[price]
-        steps.append((Price(price), total))
-    return steps

@@ -38,16 +38,18 @@ Encode = Callable[[list[Any]], Answer]
 
 
 class _Submission:
-    __slots__ = ("account", "commands", "encode", "future", "keyed")
+    __slots__ = ("account", "commands", "encode", "future", "is_atomic", "keyed")
 
     def __init__(
         self,
         commands: Sequence[Command],
         encode: Encode | None,
         keyed: KeyedRequest | None,
+        is_atomic: bool,
         future: asyncio.Future[Any],
     ) -> None:
         self.commands = commands
+        self.is_atomic = is_atomic
         self.account: str | None = getattr(commands[0], "account", None) if commands else None
         self.encode = encode
         self.keyed = keyed
@@ -116,10 +118,17 @@ class Engine:
     # -- asking -----------------------------------------------------------------------------------
 
     async def submit(
-        self, commands: Sequence[Command], *, encode: Encode, keyed: KeyedRequest | None = None
+        self,
+        commands: Sequence[Command],
+        *,
+        encode: Encode,
+        keyed: KeyedRequest | None = None,
+        is_atomic: bool = False,
     ) -> tuple[Answer, bool]:
         """Have commands decided in order; return (answer, replayed) once that is durable.
 
+        With `is_atomic`, for places, amendments and cancels of bids of one account, all are taken or none:
+        then the outcome of every other than the refused one is the Rejection `batch_aborted`.
         `encode` turns the outcomes into the answer at the moment of decision; with `keyed` the answer
         is stored in the same transaction and repeated to whoever asks again with that key. Raises
         Rejection (`idempotency_key_reused`, `idempotency_in_progress`) and Unavailable (`inbox_full`,
@@ -130,7 +139,7 @@ class Engine:
                 raise Rejection("idempotency_in_progress", "a request with this key is still running")
             self._in_flight.add((keyed.account, keyed.key))
         try:
-            result: tuple[Answer, bool] = await self._enqueue(commands, encode, keyed)
+            result: tuple[Answer, bool] = await self._enqueue(commands, encode, keyed, is_atomic)
             return result
         finally:
             if keyed is not None:
@@ -148,14 +157,18 @@ class Engine:
         await self._enqueue((), None, None)
 
     async def _enqueue(
-        self, commands: Sequence[Command], encode: Encode | None, keyed: KeyedRequest | None
+        self,
+        commands: Sequence[Command],
+        encode: Encode | None,
+        keyed: KeyedRequest | None,
+        is_atomic: bool = False,
     ) -> Any:
         if self._is_draining:
             raise Unavailable("draining", "this server is shutting down")
         if not self.is_ready:
             raise Unavailable("storage_unavailable", "the market is reconnecting to its storage")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._inbox.add(_Submission(commands, encode, keyed, future))
+        self._inbox.add(_Submission(commands, encode, keyed, is_atomic, future))
         self._bell.set()
         return await future
 
@@ -222,7 +235,11 @@ class Engine:
             if stored.request.request_hash != keyed.request_hash:
                 return Rejection("idempotency_key_reused", "this key was used with another request")
             return stored.answer, True
-        outcomes = [self._apply(command, known) for command in submission.commands]
+        if submission.is_atomic:
+            outcomes = self._decide_all_or_none(submission.commands, known)
+        else:
+            at_us = self.clock.now_us
+            outcomes = [self._apply(self.core, command, known, at_us()) for command in submission.commands]
         if submission.encode is None:
             return outcomes
         answer = submission.encode(outcomes)
@@ -230,7 +247,27 @@ class Engine:
             kept.append(StoredAnswer(keyed, answer, self.core.now_us))
         return answer, False
 
-    def _apply(self, command: Command, known: dict[tuple[str, str], Bid]) -> Any:
+    def _decide_all_or_none(
+        self, commands: Sequence[Command], known: dict[tuple[str, str], Bid]
+    ) -> list[Any]:
+        """Rehearse the commands, and carry them out if none of them was refused."""
+        account: str = getattr(commands[0], "account")  # noqa: B009 - Command is a union of all kinds
+        rehearsal, supposed, at_us = self.core.rehearsal(account, commands), dict(known), self.clock.now_us()
+        for i, command in enumerate(commands):
+            outcome = self._apply(rehearsal, command, supposed, at_us)
+            if isinstance(outcome, Rejection):
+                why = Rejection(
+                    "batch_aborted", f"operation {i} was refused ({outcome.code}): nothing was done"
+                )
+                return [outcome if k == i else why for k in range(len(commands))]
+        outcomes = [self._apply(self.core, command, known, at_us) for command in commands]
+        refused = [outcome.code for outcome in outcomes if isinstance(outcome, Rejection)]
+        if refused:  # a defect; nothing is committed, and the state is read again
+            log.critical("an atomic batch was rehearsed without a refusal and then met %s", refused)
+            raise Unavailable("storage_unavailable", "the batch could not be decided")
+        return outcomes
+
+    def _apply(self, core: Core, command: Command, known: dict[tuple[str, str], Bid], at_us: int) -> Any:
         if isinstance(command, PlaceBid) and command.client_bid_id is not None:
             pair = (command.account, command.client_bid_id)
             first = self.core.client_bid(*pair) or known.get(pair)
@@ -239,11 +276,11 @@ class Engine:
                     return repeat_of(first, command)
                 except Rejection as conflict:
                     return conflict
-            outcome = self.core.apply(command, self.clock.now_us())
+            outcome = core.apply(command, at_us)
             if not isinstance(outcome, Rejection):
                 known[pair] = outcome.bid  # it may be final before this batch ends
             return outcome
-        return self.core.apply(command, self.clock.now_us())
+        return core.apply(command, at_us)
 
     def _answer(self, batch: list[_Submission], replies: list[Any]) -> None:
         for submission, reply in zip(batch, replies, strict=True):

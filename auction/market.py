@@ -43,14 +43,6 @@ class Quote(Struct, frozen=True):
     clearing_price: Price | None
 
 
-class Curve(Struct, frozen=True):
-    """Cumulative GPUs by price: demand from the highest limit down, supply from the lowest reserve up."""
-
-    tick: int
-    demand: list[tuple[Price, int]]
-    supply: list[tuple[Price, int]]
-
-
 def domain_of(node: Node) -> str | None:
     """The interconnect domain of a node: its owner's, by the name that the owner gave it."""
     return None if node.fabric is None else f"{node.account}/{node.fabric}"
@@ -169,6 +161,13 @@ class MarketBook:
     def offered_gpus(self, offer_id: str) -> int:
         """The GPUs of an offer that take part: fewer than it has while its node is cordoned."""
         return self._offers[offer_id][1]
+
+    def demand_by_limit(self) -> dict[Price, int]:
+        """The GPUs that the bids in the book ask for, by limit."""
+        asked: dict[int, int] = {}
+        for terms in self._bids.values():
+            asked[terms.level] = asked.get(terms.level, 0) + terms.gpus
+        return {Price(level * self._increment): gpus for level, gpus in asked.items()}
 
     def clear(self) -> tuple[Clearing, list[tuple[str, Outcome]]]:
         """Clear; return the clearing, and the outcome of every bid that it may be news to, by id."""

@@ -21,6 +21,7 @@ from auction.model import (
     Account,
     ApiKey,
     Bid,
+    Curve,
     Event,
     Lease,
     LeaseState,
@@ -56,6 +57,7 @@ class MemoryShard:
         self.charged: set[tuple[str, int, TransferCode]] = set()
         self.usage: dict[str, list[Usage]] = {}
         self.ticks: dict[str, list[Tick]] = {}
+        self.curves: list[Curve] = []
         self.events: list[Event] = []
         self.answers: dict[tuple[str, str], StoredAnswer] = {}
         self.snapshots: dict[int, tuple[str, bytes]] = {}
@@ -99,6 +101,7 @@ class MemoryStore:
             shard.usage.setdefault(row.lease, []).append(row)
         for tick in changes.ticks:
             shard.ticks.setdefault(tick.market, []).append(tick)
+        shard.curves += changes.curves
         shard.events += changes.events
         for answer in changes.answers:
             shard.answers[answer.request.account, answer.request.key] = answer

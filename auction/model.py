@@ -415,6 +415,15 @@ class Tick(Struct):
     welfare_bound: Amount = Amount(0)  # the most it could be if every bid were divisible (LP)
 
 
+class Curve(Struct, frozen=True):
+    """Cumulative GPUs by price: demand from the highest limit down, supply from the lowest reserve up."""
+
+    market: str
+    tick: int
+    demand: list[tuple[Price, int]]
+    supply: list[tuple[Price, int]]
+
+
 class Usage(Struct, frozen=True):
     """Metered seconds of a lease at one price; each row starts where the last one ended."""
 

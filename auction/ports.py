@@ -15,6 +15,7 @@ from auction.model import (
     Account,
     ApiKey,
     Bid,
+    Curve,
     Event,
     Lease,
     Limits,
@@ -69,6 +70,7 @@ class Changes(Struct):
     transfers: list[Transfer] = field(default_factory=list)
     usage: list[Usage] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)  # that those ticks cleared
     events: list[Event] = field(default_factory=list)
     answers: list[StoredAnswer] = field(default_factory=list)
 

@@ -11,12 +11,26 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from auction.commands import JournalEntry, decode_command
 from auction.errors import Unavailable
 from auction.ledger import CODES_PER_ACCOUNT, CUSTOMER_CODES
-from auction.model import Account, ApiKey, Bid, Event, Lease, Market, Node, Notice, Offer, Payout, Tick
+from auction.model import (
+    Account,
+    ApiKey,
+    Bid,
+    Curve,
+    Event,
+    Lease,
+    Market,
+    Node,
+    Notice,
+    Offer,
+    Payout,
+    Tick,
+)
 from auction.state import Balance
 from auction.units import Amount, Price
 from sql import query
@@ -140,6 +154,14 @@ class Reader:
         condition = """WHERE market = $1 AND tick BETWEEN $2 AND $3
             AND cleared_at_us BETWEEN $4 AND $5 ORDER BY tick LIMIT $6"""
         return await self._select(Tick, condition, market, first, last, from_us, to_us, limit)
+
+    async def curve(self, market: str, tick: int) -> Curve | None:
+        """Return what a tick cleared; None for none, or one too long ago."""
+        rows = await self._fetch(
+            "SELECT demand, supply FROM curves WHERE market = $1 AND tick = $2", market, tick
+        )
+        sides = [[tuple(step) for step in msgspec.json.decode(side)] for row in rows for side in row]
+        return Curve(market, tick, *sides) if sides else None
 
     # -- buyers ------------------------------------------------------------------------------------
 

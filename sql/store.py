@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from auction import ledger
@@ -24,6 +25,7 @@ from auction.model import (
     Account,
     ApiKey,
     Bid,
+    Curve,
     Event,
     Lease,
     LeaseState,
@@ -52,6 +54,7 @@ CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
 )
+CURVES_KEPT_TICKS = 50_000  # of each market
 SHARD_ID = 0  # there is one so far
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
@@ -196,6 +199,8 @@ class PostgresStore:
             if rows:
                 table = TABLES[struct]
                 await connection.execute(table.insert_statement(), *table.arrays(rows))
+        if changes.curves:
+            await _write_curves(connection, changes.curves)
         if changes.answers:
             await _write_answers(connection, changes.answers)
 
@@ -380,6 +385,21 @@ async def _write_slots(connection: Connection, leases: Sequence[Lease]) -> None:
     await connection.execute(query("free_slots"), seen, *columns)
     if occupied:
         await connection.execute(query("take_slots"), *columns)
+
+
+async def _write_curves(connection: Connection, curves: Sequence[Curve]) -> None:
+    await connection.execute(
+        query("insert_curves"),
+        [curve.market for curve in curves],
+        [curve.tick for curve in curves],
+        [_to_json(curve.demand) for curve in curves],
+        [_to_json(curve.supply) for curve in curves],
+        CURVES_KEPT_TICKS,
+    )
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 async def _write_answers(connection: Connection, answers: Sequence[StoredAnswer]) -> None:

@@ -7,7 +7,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from auction.units import MICROSECONDS_PER_SECOND
 from fallow.client.errors import FallowError
 
 TOLERANCE_SECONDS = 300
@@ -54,7 +54,7 @@ def verify_webhook(
     timestamp, claimed = given.get("webhook-timestamp", ""), given.get("webhook-signature", "")
     if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
         raise SignatureError("webhook-timestamp: expected Unix seconds")
-    now_s = int(time.time()) if now_s is None else now_s
+    now_s = _now_s() if now_s is None else now_s
     if abs(now_s - int(timestamp)) > TOLERANCE_SECONDS:
         raise SignatureError(
             f"signed {now_s - int(timestamp)} s ago; at most {TOLERANCE_SECONDS} s are taken"
@@ -68,6 +68,14 @@ def verify_webhook(
         return _message.decode(body)
     except msgspec.DecodeError as error:
         raise SignatureError(f"signed, but no message: {error}") from None
+
+
+def _now_s() -> int:
+    from auction.clock import (
+        SystemClock,
+    )  # an event loop's worth of modules, which the command line is without
+
+    return SystemClock().now_us() // MICROSECONDS_PER_SECOND
 
 
 def key_of_secret(secret: str) -> bytes:

@@ -1,6 +1,7 @@
 """The life of a bid through the HTTP door, on the real engine and a real PostgreSQL."""
 
 import asyncio
+from decimal import Decimal
 
 from api.services import SERVICES
 from tests.api.conftest import MARKET
@@ -111,6 +112,37 @@ async def test_a_batch_answers_each_operation(venue):
     assert by_name["id"] == first["id"]
 
 
+async def test_an_atomic_batch_happens_whole_or_not_at_all(venue):
+    """Goal: two legs that make sense together only; and a replacement that its own cancel pays for."""
+    first = await venue.place(client_bid_id="leg")
+    place = {"op": "place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "1.50"}
+    wrong = place | {"limit_price_per_gpu_hour": "1.00005"}
+    before = await venue.ok("GET", "/v1/balance", venue.buyer)
+    refused = await venue.ok(
+        "POST",
+        "/v1/bids/batch",
+        venue.buyer,
+        {"atomic": True, "operations": [place, {"op": "cancel", "id": first["id"]}, wrong]},
+    )
+    problems = [(result["status"], result["problem"]["code"]) for result in refused["results"]]
+    assert problems == [(409, "batch_aborted"), (409, "batch_aborted"), (422, "price_not_on_increment")]
+    assert "operation 2 was refused" in refused["results"][0]["problem"]["detail"]
+    assert await venue.ok("GET", "/v1/balance", venue.buyer) == before
+    bids = (await venue.ok("GET", "/v1/bids", venue.buyer))["data"]
+    assert [(bid["id"], bid["version"]) for bid in bids] == [(first["id"], 1)]
+
+    # All the money there is, once more: only after the cancel is there room for it.
+    free = Decimal(before["available"]) + Decimal(before["held"])
+    held_per_gpu = Decimal(before["held"]) / (first["gpus"] * Decimal(first["limit_price_per_gpu_hour"]))
+    gpus = int(free * Decimal("0.9") / (held_per_gpu * 2))
+    large = place | {"gpus": gpus, "limit_price_per_gpu_hour": "2.00", "client_bid_id": "leg 2"}
+    operations = [{"op": "cancel", "id": first["id"]}, large, large]
+    done = await venue.ok("POST", "/v1/bids/batch", venue.buyer, {"atomic": True, "operations": operations})
+    assert [result["status"] for result in done["results"]] == [200, 201, 200]
+    alone = await venue.call("POST", "/v1/bids", venue.buyer, {k: large[k] for k in large if k != "op"})
+    assert alone.status == 200, "the same client_bid_id again"
+
+
 async def test_a_repeated_client_bid_id_is_the_first_bid_or_a_conflict(venue):
     body = {"market": MARKET, "gpus": 2, "limit_price_per_gpu_hour": "2.00", "client_bid_id": "x"}
     first = await venue.call("POST", "/v1/bids", venue.buyer, body)
@@ -133,6 +165,27 @@ async def test_preview_and_quote_store_nothing(venue):
     curve = await venue.ok("GET", f"/v1/markets/{MARKET}/curve")
     assert curve["demand"] == []
     assert curve["supply"][0][1] == 4
+
+
+async def _ended_bids(venue):
+    (bid,) = (await venue.ok("GET", "/v1/bids", venue.buyer))["data"]
+    return bid["status"] not in ("accepted", "pending", "queued") and bid["filled_gpus"] == 2
+
+
+async def test_the_curve_of_a_past_tick_is_what_it_cleared(venue):
+    """Goal: supply and demand cross where that tick's price was, whatever happened since."""
+    await venue.offer_node(gpus=4, reserve="1.00")
+    body = {"market": MARKET, "gpus": 2, "limit_price_per_gpu_hour": "2.00", "time_in_force": "ioc"}
+    await venue.ok("POST", "/v1/bids", venue.buyer, body)
+    await venue.until(lambda: _ended_bids(venue), "the bid's tick")
+    after = await venue.ok("GET", f"/v1/markets/{MARKET}/curve")
+    ticks = (await venue.ok("GET", f"/v1/markets/{MARKET}/ticks"))["data"]
+    tick = next(row["tick"] for row in ticks if row["bids"] == 1)
+    cleared = await venue.ok("GET", f"/v1/markets/{MARKET}/curve?tick={tick}")
+    assert (cleared["tick"], cleared["demand"]) == (tick, [["2.000000", 2]])
+    assert cleared["supply"] == after["supply"] and cleared["supply"][0][1] == 4
+    unknown = await venue.call("GET", f"/v1/markets/{MARKET}/curve?tick=999999")
+    assert (unknown.status, unknown.json["code"]) == (404, "not_found")
 
 
 async def test_a_recall_gives_notice_and_an_acknowledgement_ends_the_lease(venue):

@@ -9,7 +9,7 @@ from sql.scope import AUDITOR, EVERYBODY, PUBLIC, acting, tenant
 from tests.simulation.driver import Crowd
 
 # No row of these is anybody's own.
-PUBLIC_TABLES = {"markets", "ticks"}
+PUBLIC_TABLES = {"curves", "markets", "ticks"}
 SYSTEM_TABLES = {"journal", "shards", "snapshots", "webhook_outbox", "schema_migrations"}
 # A column of one of these names says whose a row is, or leads to one that does.
 OF_TENANTS = {"account", "owner", "lease", "endpoint", "ledger_account", "debit_account"}
