@@ -1,16 +1,18 @@
 """The single writer: a bounded inbox, group commit, and the beat of the markets.
 
-Commands gather in the inbox while a batch commits. A batch is decided in one go, without waiting for
-anything between a check and the state it checked; it is written in one transaction; only then are its
-answers given and its events told. So an answer is durable, and nothing is announced that was not.
+Commands gather in the inbox. A batch is decided in one go, without waiting for anything between a check and
+the state it checked; it is written in one transaction; only then are its answers given and its events told.
+So an answer is durable, and nothing is announced that was not. While one batch is written the next one is
+decided, on a state that is one commit ahead of the storage; never more than one.
 
-When a commit fails, the state in memory is dropped and read again from the store: what the store says
-happened, happened. When another engine has taken the shard, this one stops for good.
+When a commit fails, that state is dropped with the batch that was decided on it, and read again from the
+store: what the store says happened, happened. When another engine has taken the shard, this one stops for
+good.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -56,6 +58,19 @@ class _Submission:
         self.future = future
 
 
+class _Decided:
+    """A batch between its decision and its commit; what it adds to what a later batch may ask for."""
+
+    __slots__ = ("answers", "batch", "changes", "known", "replies")
+
+    def __init__(self, batch: list[_Submission]) -> None:
+        self.batch = batch
+        self.replies: list[Any] = []
+        self.changes = Changes()
+        self.answers: dict[tuple[str, str], StoredAnswer] = {}
+        self.known: dict[tuple[str, str], Bid] = {}
+
+
 class Engine:
     """One shard's writer. Start it, submit to it, stop it."""
 
@@ -71,6 +86,8 @@ class Engine:
         self._bell = asyncio.Event()
         self._is_draining = False
         self._snapshot_seq = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._unwritten = _Decided([])
         self._task: asyncio.Task[None] | None = None
 
     # -- life -------------------------------------------------------------------------------------
@@ -175,59 +192,98 @@ class Engine:
     # -- writing ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        """Decide one batch while the one before it is written."""
         while True:
             if not self._inbox and not self._is_draining:
                 await self.clock.wait(self._bell, self.core.next_due_us())
             self._bell.clear()
             batch = self._inbox.take(BATCH_COMMANDS_MAX)
-            if self._is_draining and not batch:
-                break
+            is_last = self._is_draining and not batch
             try:
-                await self._write(batch)
+                decided = None if is_last else await self._decide_batch(batch)
+                await self._written()
+                if decided is not None:
+                    self._begin_writing(decided)
+                if is_last or self.core.seq - self._snapshot_seq >= SNAPSHOT_EVERY_ENTRIES:
+                    await self._written()
+                    await self._save_snapshot()
             except Unavailable as outage:
                 log.warning("storage is unavailable: %s", outage.detail)
-                self.is_ready = False
-                self._fail(batch, outage)
+                await self._abandon(batch, outage)
                 await self._recover_until_back()
             except BaseException:
-                self.is_ready = False
-                self._fail(batch, Unavailable("storage_unavailable", "the market's writer has stopped"))
+                await self._abandon(
+                    batch, Unavailable("storage_unavailable", "the market's writer has stopped")
+                )
                 raise
-        await self._save_snapshot()
+            if is_last:
+                return
 
-    async def _write(self, batch: list[_Submission]) -> None:
-        """Look up what is known already, decide, commit, answer, tell."""
+    async def _decide_batch(self, batch: list[_Submission]) -> _Decided:
+        """Look up what is known already, and decide; the state is ahead of the storage from here on."""
+        answers, known = dict(self._unwritten.answers), dict(self._unwritten.known)
         keyed = [submission.keyed for submission in batch if submission.keyed is not None]
-        answers = await self._store.find_answers(keyed) if keyed else {}
+        if keyed:
+            answers |= await self._store.find_answers(keyed)
         named = [
             (command.account, command.client_bid_id)
             for submission in batch
             for command in submission.commands
             if isinstance(command, PlaceBid) and command.client_bid_id is not None
         ]
-        known = dict(await self._store.find_client_bids(named)) if named else {}
+        if named:
+            known |= await self._store.find_client_bids(named)
 
-        replies: list[Any] = []
-        kept: list[StoredAnswer] = []
+        decided = _Decided(batch)
+        earlier = set(known)
         for submission in batch:
             stored = answers.get(_key(submission.keyed)) if submission.keyed is not None else None
-            replies.append(self._decide(submission, stored, known, kept))
+            decided.replies.append(self._decide(submission, stored, known, decided.answers))
+        decided.known = {pair: bid for pair, bid in known.items() if pair not in earlier}
         self.core.run_due(self.clock.now_us())
-        changes = self.core.take_changes()
-        changes.answers = kept
-        if changes.journal or changes.answers:
-            await self._store.commit(changes)
-        self._answer(batch, replies)
-        self._tell(changes)
-        if self.core.seq - self._snapshot_seq >= SNAPSHOT_EVERY_ENTRIES:
-            await self._save_snapshot()
+        decided.changes = self.core.take_changes()
+        decided.changes.answers = list(decided.answers.values())
+        return decided
+
+    def _begin_writing(self, decided: _Decided) -> None:
+        """Encode a batch at once, and write it in the background; it is answered when it is durable."""
+        changes = decided.changes
+        writing = self._store.commit(changes) if changes.journal or changes.answers else None
+        if writing is None:
+            self._answer(decided)
+            return
+        self._unwritten = decided
+        self._writing = asyncio.create_task(self._write(decided, writing), name="commit")
+        self._writing.add_done_callback(lambda _: self._bell.set())
+
+    async def _write(self, decided: _Decided, writing: Awaitable[None]) -> None:
+        await writing
+        self._unwritten = _Decided([])
+        self._answer(decided)
+        self._tell(decided.changes)
+
+    async def _written(self) -> None:
+        """Return when what is being written is durable; raises what prevented it."""
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def _abandon(self, batch: list[_Submission], outage: Unavailable) -> None:
+        """Let what is being written end, one way or the other; refuse whoever is still without an answer."""
+        self.is_ready = False
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+            if self._writing.exception() is not None:
+                self._fail(self._unwritten.batch, outage)
+        self._writing, self._unwritten = None, _Decided([])
+        self._fail(batch, outage)
 
     def _decide(
         self,
         submission: _Submission,
         stored: StoredAnswer | None,
         known: dict[tuple[str, str], Bid],
-        kept: list[StoredAnswer],
+        kept: dict[tuple[str, str], StoredAnswer],
     ) -> Any:
         """Return what the submission's future will give: (answer, replayed), outcomes, or an exception."""
         keyed = submission.keyed
@@ -244,7 +300,7 @@ class Engine:
             return outcomes
         answer = submission.encode(outcomes)
         if keyed is not None and answer.status not in STATUSES_NOT_STORED:
-            kept.append(StoredAnswer(keyed, answer, self.core.now_us))
+            kept[_key(keyed)] = StoredAnswer(keyed, answer, self.core.now_us)
         return answer, False
 
     def _decide_all_or_none(
@@ -282,8 +338,8 @@ class Engine:
             return outcome
         return core.apply(command, at_us)
 
-    def _answer(self, batch: list[_Submission], replies: list[Any]) -> None:
-        for submission, reply in zip(batch, replies, strict=True):
+    def _answer(self, decided: _Decided) -> None:
+        for submission, reply in zip(decided.batch, decided.replies, strict=True):
             if submission.future.done():
                 continue  # its client has gone; the decision stands
             if isinstance(reply, Exception):

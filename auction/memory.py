@@ -4,7 +4,7 @@ It keeps the same promises and refuses the same bad states (fence, gaps, overdra
 sold twice), so one conformance suite runs over both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -77,7 +77,11 @@ class MemoryStore:
     async def close(self) -> None:
         self._epoch = -1
 
-    async def commit(self, changes: Changes) -> None:
+    def commit(self, changes: Changes) -> Awaitable[None]:
+        rows = [(kind, {key: _copy(one) for key, one in some.items()}) for kind, some in _entities(changes)]
+        return self._commit(changes, rows)
+
+    async def _commit(self, changes: Changes, rows: list[tuple[type[Any], dict[str, Any]]]) -> None:
         shard = self.shard
         if shard.epoch != self._epoch:
             raise Fenced(f"epoch {shard.epoch} has taken the shard from epoch {self._epoch}")
@@ -91,8 +95,8 @@ class MemoryStore:
         for entry in changes.journal:
             shard.journal.append(entry)
             shard.next_seq = entry.seq + 1
-        for kind, entities in _entities(changes):
-            shard.rows[kind].update({key: _copy(entity) for key, entity in entities.items()})
+        for kind, entities in rows:
+            shard.rows[kind].update(entities)
         shard.workloads |= changes.workloads
         shard.balances = balances
         shard.charged |= charged

@@ -4,7 +4,7 @@
 suite runs over both). One call to `commit` is one transaction: all of it happened, or nothing did.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -106,8 +106,8 @@ class Store(Protocol):
         """Read the state of the last commit."""
         ...
 
-    async def commit(self, changes: Changes) -> None:
-        """Write `changes` in one transaction.
+    def commit(self, changes: Changes) -> Awaitable[None]:
+        """Encode `changes` now, and return what writes them in one transaction; one is awaited at a time.
 
         Raises Fenced when another engine holds the shard, Unavailable when nothing was written.
         An ambiguous commit is resolved here by looking, never by repeating.

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import resource
 import tempfile
+from collections.abc import Awaitable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -41,9 +42,11 @@ class TimedStore(PostgresStore):
     began_s = ended_s = 0.0
     rows: dict[str, int] | None = None
 
-    async def commit(self, changes: Changes) -> None:
-        began_s = perf_counter()
-        await super().commit(changes)
+    def commit(self, changes: Changes) -> Awaitable[None]:
+        return self._timed(changes, perf_counter(), super().commit(changes))
+
+    async def _timed(self, changes: Changes, began_s: float, writing: Awaitable[None]) -> None:
+        await writing
         if changes.notices and (self.rows is None or len(changes.notices) > self.rows["notices"]):
             self.began_s, self.ended_s = began_s, perf_counter()
             names = ("notices", "leases", "bids", "events", "usage")

@@ -1,5 +1,7 @@
 """The store port on PostgreSQL: one connection that writes, one transaction per batch or tick.
 
+A second connection looks up, so that the next batch can be decided while the last one is written.
+
 Every transaction begins with the fence: it moves the shard's sequence on if, and only if, this
 engine's epoch still holds the shard and nobody wrote in between. Rows are written as sets, one array
 per column. When the reply to COMMIT is lost, a new connection looks at the sequence: it is the old one
@@ -36,6 +38,7 @@ from auction.model import (
     Offer,
     Payout,
     Tick,
+    Usage,
 )
 from auction.ports import Answer, Changes, KeyedRequest, LiveState, StoredAnswer
 from auction.units import MICROSECONDS_PER_SECOND, Price
@@ -55,6 +58,7 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 CURVES_KEPT_TICKS = 50_000  # of each market
+Statement = tuple[str, Sequence[Any]]
 SHARD_ID = 0  # there is one so far
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
@@ -76,6 +80,7 @@ class PostgresStore:
         self._connect = connect
         self._shard_id = shard_id
         self._connection: Connection | None = None
+        self._lookup: Connection | None = None
         self._epoch = 0
         self._next_seq = 1
         self._opened_to = 0  # accounts have their ledger accounts up to this number
@@ -83,7 +88,7 @@ class PostgresStore:
     # -- life -------------------------------------------------------------------------------------
 
     async def acquire(self) -> None:
-        await self._drop_connection()
+        await self._drop_connections()
         try:
             connection = await self._connect()
             self._connection = connection
@@ -93,6 +98,7 @@ class PostgresStore:
                 raise Fenced(f"another engine is running on shard {self._shard_id} of this database")
             row = await connection.fetchrow(query("take_shard"), self._shard_id)
             self._opened_to = await connection.fetchval("SELECT coalesce(max(number), 0) FROM accounts")
+            self._lookup = await self._connect()
         except CONNECTION_ERRORS as error:
             raise _unavailable(error) from error
         assert row is not None, "the migration has made the shard's row"
@@ -100,7 +106,7 @@ class PostgresStore:
 
     async def attach(self) -> None:
         """Connect to read only: the shard stays with whoever has it, and `commit` is refused."""
-        await self._drop_connection()
+        await self._drop_connections()
         try:
             self._connection = await self._connect()
         except CONNECTION_ERRORS as error:
@@ -108,17 +114,18 @@ class PostgresStore:
         self._epoch = -1
 
     async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        connections = (self._connection, self._lookup)
+        self._connection = self._lookup = None
+        for connection in filter(None, connections):
             try:
                 await connection.close(timeout=2)
             except CONNECTION_ERRORS:
                 connection.terminate()
 
-    async def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+    async def _drop_connections(self) -> None:
+        for connection in filter(None, (self._connection, self._lookup)):
+            connection.terminate()
+        self._connection = self._lookup = None
 
     def _writer(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
@@ -127,25 +134,36 @@ class PostgresStore:
 
     # -- writing ----------------------------------------------------------------------------------
 
-    async def commit(self, changes: Changes) -> None:
-        seq = changes.journal[-1].seq + 1 if changes.journal else self._next_seq
-        assert not changes.journal or changes.journal[0].seq == self._next_seq, "no gap in the journal"
+    def commit(self, changes: Changes) -> Awaitable[None]:
+        statements = self._statements(changes)
+        numbers = (account.number for account in changes.accounts.values())
+        self._opened_to = max(self._opened_to, *numbers, 0)
+        first = changes.journal[0].seq if changes.journal else None
+        return self._commit(statements, first, len(changes.journal))
+
+    async def _commit(self, statements: list[Statement], first: int | None, entries: int) -> None:
+        assert first in (None, self._next_seq), "no gap in the journal"
+        seq = self._next_seq + entries
         connection = self._writer()
         try:
             async with connection.transaction():
-                await self._write(connection, changes, seq)
+                fenced = await connection.fetchval(
+                    query("fence"), self._shard_id, self._epoch, self._next_seq, seq
+                )
+                if fenced is None:
+                    raise Fenced(f"epoch {self._epoch} no longer holds shard {self._shard_id}")
+                for text, arguments in statements:
+                    await connection.execute(text, *arguments)
         except CONNECTION_ERRORS as error:
-            if not await self._happened(seq):
+            if not await self._happened(connection, seq):
                 raise _unavailable(error) from error
         self._next_seq = seq
-        numbers = (account.number for account in changes.accounts.values())
-        self._opened_to = max(self._opened_to, *numbers, 0)
 
-    async def _happened(self, seq: int) -> bool:
+    async def _happened(self, connection: Connection, seq: int) -> bool:
         """After a lost connection: ask a new one whether the transaction is there."""
         if seq == self._next_seq:
             return False  # it carried answers only; whoever asks again is decided again
-        await self._drop_connection()
+        connection.terminate()
         try:
             await self._reacquire()
             connection = self._writer()
@@ -169,77 +187,65 @@ class PostgresStore:
             raise Fenced(f"another engine is running on shard {self._shard_id}") from error
         await connection.execute("RESET lock_timeout")
 
-    async def _write(self, connection: Connection, changes: Changes, seq: int) -> None:
-        fenced = await connection.fetchval(query("fence"), self._shard_id, self._epoch, self._next_seq, seq)
-        if fenced is None:
-            raise Fenced(f"epoch {self._epoch} no longer holds shard {self._shard_id}")
+    def _statements(self, changes: Changes) -> list[Statement]:
+        """Encode a transaction: what the changes refer to may change again before it is written."""
+        statements: list[Statement] = []
         if changes.journal:
-            await self._write_journal(connection, changes.journal)
-        await _upsert(connection, Account, changes.accounts)
+            statements.append(self._journal(changes.journal))
+        statements += _upsert(Account, changes.accounts)
         opened = [account for account in changes.accounts.values() if account.number > self._opened_to]
         if opened:
-            await _open_ledger_accounts(connection, opened)
-        await _upsert(connection, ApiKey, changes.keys)
-        await _upsert(connection, Market, changes.markets)
-        await _upsert(connection, Node, changes.nodes)
-        await _upsert(connection, Offer, changes.offers)
+            statements.append(_ledger_accounts(opened))
+        statements += _upsert(ApiKey, changes.keys)
+        statements += _upsert(Market, changes.markets)
+        statements += _upsert(Node, changes.nodes)
+        statements += _upsert(Offer, changes.offers)
         if changes.workloads:
             accounts, digests = zip(*changes.workloads, strict=True)
-            contents = list(changes.workloads.values())
-            await connection.execute(query("insert_workloads"), accounts, digests, contents)
-        await _upsert(connection, Bid, changes.bids)
-        await _upsert(connection, Lease, changes.leases)
+            statements.append((query("insert_workloads"), [accounts, digests, [*changes.workloads.values()]]))
+        statements += _upsert(Bid, changes.bids)
+        statements += _upsert(Lease, changes.leases)
         if changes.leases:
-            await _write_slots(connection, list(changes.leases.values()))
-        await _upsert(connection, Notice, changes.notices)
-        await _upsert(connection, Payout, changes.payouts)
-        await _upsert(connection, Limits, changes.limits)
-        await self._write_money(connection, changes)
+            statements += _slots(list(changes.leases.values()))
+        statements += _upsert(Notice, changes.notices)
+        statements += _upsert(Payout, changes.payouts)
+        statements += _upsert(Limits, changes.limits)
+        if changes.transfers:
+            statements.append(self._transfers(changes))
+        if changes.usage:
+            statements.append(_usage(changes.usage))
         for struct, rows in ((Tick, changes.ticks), (Event, changes.events)):
             if rows:
                 table = TABLES[struct]
-                await connection.execute(table.insert_statement(), *table.arrays(rows))
+                statements.append((table.insert_statement(), table.arrays(rows)))
         if changes.curves:
-            await _write_curves(connection, changes.curves)
+            statements.append(_curves(changes.curves))
         if changes.answers:
-            await _write_answers(connection, changes.answers)
+            statements.append(_answers(changes.answers))
+        return statements
 
-    async def _write_journal(self, connection: Connection, entries: Sequence[JournalEntry]) -> None:
-        await connection.execute(
-            query("insert_journal"),
+    def _journal(self, entries: Sequence[JournalEntry]) -> Statement:
+        return query("insert_journal"), [
             self._shard_id,
             self._epoch,
             [entry.seq for entry in entries],
             [entry.at_us for entry in entries],
             [encode_command(entry.command) for entry in entries],
-        )
+        ]
 
-    async def _write_money(self, connection: Connection, changes: Changes) -> None:
-        transfers, usage = changes.transfers, changes.usage
-        if transfers:
-            await connection.execute(
-                query("insert_transfers"),
-                self._shard_id,
-                changes.journal[-1].seq,
-                changes.journal[-1].at_us,
-                [str(transfer.code) for transfer in transfers],
-                [transfer.debit for transfer in transfers],
-                [transfer.credit for transfer in transfers],
-                [transfer.amount for transfer in transfers],
-                [transfer.reference for transfer in transfers],
-                [transfer.interval_end_s for transfer in transfers],
-            )
-        if usage:
-            await connection.execute(
-                query("insert_usage"),
-                [row.lease for row in usage],
-                [row.from_s for row in usage],
-                [row.to_s for row in usage],
-                [row.gpu_count for row in usage],
-                [row.price for row in usage],
-                [row.carry_in for row in usage],
-                [row.is_first for row in usage],
-            )
+    def _transfers(self, changes: Changes) -> Statement:
+        transfers, last = changes.transfers, changes.journal[-1]
+        return query("insert_transfers"), [
+            self._shard_id,
+            last.seq,
+            last.at_us,
+            [str(transfer.code) for transfer in transfers],
+            [transfer.debit for transfer in transfers],
+            [transfer.credit for transfer in transfers],
+            [transfer.amount for transfer in transfers],
+            [transfer.reference for transfer in transfers],
+            [transfer.interval_end_s for transfer in transfers],
+        ]
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -312,9 +318,8 @@ class PostgresStore:
         return prices
 
     async def find_answers(self, requests: Sequence[KeyedRequest]) -> Mapping[tuple[str, str], StoredAnswer]:
-        rows = await self._fetch(
-            "find_answers", [request.account for request in requests], [request.key for request in requests]
-        )
+        asked = [request.account for request in requests], [request.key for request in requests]
+        rows = await self._look_up(query("find_answers"), *asked)
         return {
             (row["account"], row["key"]): StoredAnswer(
                 KeyedRequest(row["account"], row["key"], row["request_hash"]),
@@ -325,10 +330,7 @@ class PostgresStore:
         }
 
     async def find_client_bids(self, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Bid]:
-        try:
-            rows = await self._writer().fetch(FIND_CLIENT_BIDS, [a for a, _ in pairs], [c for _, c in pairs])
-        except CONNECTION_ERRORS as error:
-            raise _unavailable(error) from error
+        rows = await self._look_up(FIND_CLIENT_BIDS, [a for a, _ in pairs], [c for _, c in pairs])
         bids = decode_rows(Bid, rows)
         return {(bid.account, bid.client_bid_id or ""): bid for bid in bids}
 
@@ -343,6 +345,14 @@ class PostgresStore:
         rows = await self._fetch("load_snapshot", self._shard_id)
         return (rows[0]["seq"], rows[0]["state_hash"], rows[0]["payload"]) if rows else None
 
+    async def _look_up(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        if self._lookup is None:
+            raise Unavailable("storage_unavailable", "there is no connection to the database")
+        try:
+            return await self._lookup.fetch(statement, *arguments)
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(error) from error
+
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         try:
             return await self._writer().fetch(query(name), *arguments)
@@ -356,55 +366,59 @@ def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable("storage_unavailable", f"the database does not answer ({type(error).__name__})")
 
 
-async def _upsert(
-    connection: Connection,
-    struct: type[Struct],
-    entities: Mapping[str, Struct],
-) -> None:
-    if entities:
-        table = TABLES[struct]
-        await connection.execute(table.upsert_statement(), *table.arrays(list(entities.values())))
+def _upsert(struct: type[Struct], entities: Mapping[str, Struct]) -> list[Statement]:
+    if not entities:
+        return []
+    table = TABLES[struct]
+    return [(table.upsert_statement(), table.arrays(list(entities.values())))]
 
 
-async def _open_ledger_accounts(connection: Connection, accounts: Sequence[Account]) -> None:
+def _ledger_accounts(accounts: Sequence[Account]) -> Statement:
     numbers = [
         ledger.ledger_account(account.number, code) for account in accounts for code in ledger.CUSTOMER_CODES
     ]
-    await connection.execute(
-        query("open_ledger_accounts"), numbers, [ledger.is_floored(number) for number in numbers]
-    )
+    return query("open_ledger_accounts"), [numbers, [ledger.is_floored(number) for number in numbers]]
 
 
-async def _write_slots(connection: Connection, leases: Sequence[Lease]) -> None:
+def _slots(leases: Sequence[Lease]) -> list[Statement]:
     """Bring the GPUs that leases occupy in line; what the primary key refuses was sold twice."""
     occupied = [
         (lease.node, gpu, lease.id) for lease in leases if lease.state in LEASE_ON_NODE for gpu in lease.gpus
     ]
     columns = [list(column) for column in zip(*occupied, strict=True)] or [[], [], []]
     seen = [lease.id for lease in leases if lease.state is not LeaseState.PENDING]
-    await connection.execute(query("free_slots"), seen, *columns)
-    if occupied:
-        await connection.execute(query("take_slots"), *columns)
+    freed: Statement = query("free_slots"), [seen, *columns]
+    return [freed, (query("take_slots"), columns)] if occupied else [freed]
 
 
-async def _write_curves(connection: Connection, curves: Sequence[Curve]) -> None:
-    await connection.execute(
-        query("insert_curves"),
+def _usage(usage: Sequence[Usage]) -> Statement:
+    return query("insert_usage"), [
+        [row.lease for row in usage],
+        [row.from_s for row in usage],
+        [row.to_s for row in usage],
+        [row.gpu_count for row in usage],
+        [row.price for row in usage],
+        [row.carry_in for row in usage],
+        [row.is_first for row in usage],
+    ]
+
+
+def _curves(curves: Sequence[Curve]) -> Statement:
+    return query("insert_curves"), [
         [curve.market for curve in curves],
         [curve.tick for curve in curves],
         [_to_json(curve.demand) for curve in curves],
         [_to_json(curve.supply) for curve in curves],
         CURVES_KEPT_TICKS,
-    )
+    ]
 
 
 def _to_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-async def _write_answers(connection: Connection, answers: Sequence[StoredAnswer]) -> None:
-    await connection.execute(
-        query("insert_answers"),
+def _answers(answers: Sequence[StoredAnswer]) -> Statement:
+    return query("insert_answers"), [
         [stored.request.account for stored in answers],
         [stored.request.key for stored in answers],
         [stored.request.request_hash for stored in answers],
@@ -412,4 +426,4 @@ async def _write_answers(connection: Connection, answers: Sequence[StoredAnswer]
         [stored.answer.content_type for stored in answers],
         [stored.answer.body for stored in answers],
         [stored.created_at_us for stored in answers],
-    )
+    ]
