@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def commit(self, changes: Changes) -> Awaitable[None]:
-        """Encode `changes` now, and return what writes them in one transaction; one is awaited at a time.
+        """Encode `changes` now, and return what writes them in one transaction. No other is under way.
 
         Raises Fenced when another engine holds the shard, Unavailable when nothing was written.
         An ambiguous commit is resolved here by looking, never by repeating.

@@ -21,6 +21,7 @@ from sql.store import PostgresStore
 
 READERS_MAX = 8
 READ_TIMEOUT_S = 10.0
+ENGINE_STATEMENTS_MAX = 512  # prepared: a transaction is one statement for each set of tables that it writes
 CONNECT_TIMEOUT_S = 5.0
 DATABASE_NAME = "fallow"
 
@@ -52,8 +53,13 @@ class Database(Struct, frozen=True):
     async def _connect_engine(self) -> asyncpg.Connection[asyncpg.Record]:
         # The writer looks up and writes by key. A plan made while a table was small would read all of it
         # for as long as the connection lives.
-        settings = {"role": ENGINE_ROLE, "enable_seqscan": "off"}
-        return await asyncpg.connect(**self.arguments, server_settings=settings, timeout=CONNECT_TIMEOUT_S)
+        settings = {"role": ENGINE_ROLE, "enable_seqscan": "off", "jit": "off"}
+        return await asyncpg.connect(
+            **self.arguments,
+            server_settings=settings,
+            statement_cache_size=ENGINE_STATEMENTS_MAX,
+            timeout=CONNECT_TIMEOUT_S,
+        )
 
     async def prepare(self, *, apply_migrations: bool) -> list[str]:
         """Check the server's settings and the schema; return the migrations applied now.

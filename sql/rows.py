@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -47,7 +48,7 @@ class Column(Struct, frozen=True):
     decode: Callable[[Any], Any] | None
 
 
-class Table(Struct, frozen=True):
+class Table(Struct, frozen=True, eq=False):
     name: str
     struct: type[Struct]
     columns: tuple[Column, ...]
@@ -68,6 +69,7 @@ class Table(Struct, frozen=True):
                 arrays.append([encode(getattr(row, field)) for row in rows])
         return arrays
 
+    @cache  # noqa: B019 - there is one table for each struct, for ever
     def insert_statement(self) -> str:
         names = [column.name for column in self.columns]
         parameters = ", ".join(f"${i}::{column.array_type}" for i, column in enumerate(self.columns, 1))
@@ -77,6 +79,7 @@ class Table(Struct, frozen=True):
             f"SELECT {values} FROM unnest({parameters}) AS r({', '.join(names)})"
         )
 
+    @cache  # noqa: B019 - there is one table for each struct, for ever
     def upsert_statement(self) -> str:
         keys = set(self.key)
         updates = ", ".join(

@@ -43,6 +43,7 @@ from auction.model import (
 from auction.ports import Answer, Changes, KeyedRequest, LiveState, StoredAnswer
 from auction.units import MICROSECONDS_PER_SECOND, Price
 from sql import query
+from sql.combine import Statement, combined
 from sql.rows import TABLES, decode_rows, select_columns
 
 # Whatever asyncpg raises when the server goes away; anything without an SQLSTATE counts as that.
@@ -58,7 +59,7 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 CURVES_KEPT_TICKS = 50_000  # of each market
-Statement = tuple[str, Sequence[Any]]
+SQLSTATE_FENCED = "FA001"  # of require_fence
 SHARD_ID = 0  # there is one so far
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
@@ -135,28 +136,30 @@ class PostgresStore:
     # -- writing ----------------------------------------------------------------------------------
 
     def commit(self, changes: Changes) -> Awaitable[None]:
-        statements = self._statements(changes)
+        seq = self._next_seq + len(changes.journal)
+        assert not changes.journal or changes.journal[0].seq == self._next_seq, "no gap in the journal"
+        fence = (self._shard_id, self._epoch, self._next_seq, seq)
+        groups = combined(self._statements(changes), query("fence"), fence)
         numbers = (account.number for account in changes.accounts.values())
         self._opened_to = max(self._opened_to, *numbers, 0)
-        first = changes.journal[0].seq if changes.journal else None
-        return self._commit(statements, first, len(changes.journal))
+        return self._commit(groups, seq)
 
-    async def _commit(self, statements: list[Statement], first: int | None, entries: int) -> None:
-        assert first in (None, self._next_seq), "no gap in the journal"
-        seq = self._next_seq + entries
+    async def _commit(self, groups: list[Statement], seq: int) -> None:
         connection = self._writer()
         try:
-            async with connection.transaction():
-                fenced = await connection.fetchval(
-                    query("fence"), self._shard_id, self._epoch, self._next_seq, seq
-                )
-                if fenced is None:
-                    raise Fenced(f"epoch {self._epoch} no longer holds shard {self._shard_id}")
-                for text, arguments in statements:
-                    await connection.execute(text, *arguments)
+            if len(groups) == 1:
+                await connection.execute(groups[0].text, *groups[0].arguments)
+            else:
+                async with connection.transaction():
+                    for text, arguments, _ in groups:
+                        await connection.execute(text, *arguments)
         except CONNECTION_ERRORS as error:
             if not await self._happened(connection, seq):
                 raise _unavailable(error) from error
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == SQLSTATE_FENCED:
+                raise Fenced(f"epoch {self._epoch} no longer holds shard {self._shard_id}") from error
+            raise
         self._next_seq = seq
 
     async def _happened(self, connection: Connection, seq: int) -> bool:
@@ -202,7 +205,8 @@ class PostgresStore:
         statements += _upsert(Offer, changes.offers)
         if changes.workloads:
             accounts, digests = zip(*changes.workloads, strict=True)
-            statements.append((query("insert_workloads"), [accounts, digests, [*changes.workloads.values()]]))
+            contents = list(changes.workloads.values())
+            statements.append(Statement(query("insert_workloads"), [accounts, digests, contents]))
         statements += _upsert(Bid, changes.bids)
         statements += _upsert(Lease, changes.leases)
         if changes.leases:
@@ -217,25 +221,26 @@ class PostgresStore:
         for struct, rows in ((Tick, changes.ticks), (Event, changes.events)):
             if rows:
                 table = TABLES[struct]
-                statements.append((table.insert_statement(), table.arrays(rows)))
+                statements.append(Statement(table.insert_statement(), table.arrays(rows)))
         if changes.curves:
-            statements.append(_curves(changes.curves))
+            statements += _curves(changes.curves)
         if changes.answers:
             statements.append(_answers(changes.answers))
         return statements
 
     def _journal(self, entries: Sequence[JournalEntry]) -> Statement:
-        return query("insert_journal"), [
+        arguments = [
             self._shard_id,
             self._epoch,
             [entry.seq for entry in entries],
             [entry.at_us for entry in entries],
             [encode_command(entry.command) for entry in entries],
         ]
+        return Statement(query("insert_journal"), arguments)
 
     def _transfers(self, changes: Changes) -> Statement:
         transfers, last = changes.transfers, changes.journal[-1]
-        return query("insert_transfers"), [
+        arguments = [
             self._shard_id,
             last.seq,
             last.at_us,
@@ -246,6 +251,7 @@ class PostgresStore:
             [transfer.reference for transfer in transfers],
             [transfer.interval_end_s for transfer in transfers],
         ]
+        return Statement(query("insert_transfers"), arguments)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -370,14 +376,15 @@ def _upsert(struct: type[Struct], entities: Mapping[str, Struct]) -> list[Statem
     if not entities:
         return []
     table = TABLES[struct]
-    return [(table.upsert_statement(), table.arrays(list(entities.values())))]
+    return [Statement(table.upsert_statement(), table.arrays(list(entities.values())))]
 
 
 def _ledger_accounts(accounts: Sequence[Account]) -> Statement:
     numbers = [
         ledger.ledger_account(account.number, code) for account in accounts for code in ledger.CUSTOMER_CODES
     ]
-    return query("open_ledger_accounts"), [numbers, [ledger.is_floored(number) for number in numbers]]
+    floored = [ledger.is_floored(number) for number in numbers]
+    return Statement(query("open_ledger_accounts"), [numbers, floored], is_barrier=True)
 
 
 def _slots(leases: Sequence[Lease]) -> list[Statement]:
@@ -387,12 +394,12 @@ def _slots(leases: Sequence[Lease]) -> list[Statement]:
     ]
     columns = [list(column) for column in zip(*occupied, strict=True)] or [[], [], []]
     seen = [lease.id for lease in leases if lease.state is not LeaseState.PENDING]
-    freed: Statement = query("free_slots"), [seen, *columns]
-    return [freed, (query("take_slots"), columns)] if occupied else [freed]
+    freed = Statement(query("free_slots"), [seen, *columns], is_barrier=bool(occupied))
+    return [freed, Statement(query("take_slots"), columns)] if occupied else [freed]
 
 
 def _usage(usage: Sequence[Usage]) -> Statement:
-    return query("insert_usage"), [
+    arguments = [
         [row.lease for row in usage],
         [row.from_s for row in usage],
         [row.to_s for row in usage],
@@ -401,15 +408,16 @@ def _usage(usage: Sequence[Usage]) -> Statement:
         [row.carry_in for row in usage],
         [row.is_first for row in usage],
     ]
+    return Statement(query("insert_usage"), arguments)
 
 
-def _curves(curves: Sequence[Curve]) -> Statement:
-    return query("insert_curves"), [
-        [curve.market for curve in curves],
-        [curve.tick for curve in curves],
-        [_to_json(curve.demand) for curve in curves],
-        [_to_json(curve.supply) for curve in curves],
-        CURVES_KEPT_TICKS,
+def _curves(curves: Sequence[Curve]) -> list[Statement]:
+    markets, ticks = [curve.market for curve in curves], [curve.tick for curve in curves]
+    demand = [_to_json(curve.demand) for curve in curves]
+    supply = [_to_json(curve.supply) for curve in curves]
+    return [
+        Statement(query("insert_curves"), [markets, ticks, demand, supply]),
+        Statement(query("forget_curves"), [markets, ticks, CURVES_KEPT_TICKS]),
     ]
 
 
@@ -418,7 +426,7 @@ def _to_json(value: Any) -> str:
 
 
 def _answers(answers: Sequence[StoredAnswer]) -> Statement:
-    return query("insert_answers"), [
+    arguments = [
         [stored.request.account for stored in answers],
         [stored.request.key for stored in answers],
         [stored.request.request_hash for stored in answers],
@@ -427,3 +435,4 @@ def _answers(answers: Sequence[StoredAnswer]) -> Statement:
         [stored.answer.body for stored in answers],
         [stored.created_at_us for stored in answers],
     ]
+    return Statement(query("insert_answers"), arguments)
