@@ -10,6 +10,7 @@ import unicodedata
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Annotated, Any
 
@@ -217,9 +218,13 @@ def parse_instant(value: object) -> int:
 
 def format_instant(instant_us: int) -> str:
     """Write microseconds since the epoch as RFC 3339, UTC, six places."""
-    seconds, microseconds = divmod(instant_us, MICROSECONDS_PER_SECOND)
-    moment = _EPOCH + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+    second, microseconds = divmod(instant_us, MICROSECONDS_PER_SECOND)
+    return f"{_format_second(second)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=1_024)  # what is told at one time is mostly of one time
+def _format_second(second: int) -> str:
+    return f"{_EPOCH + timedelta(seconds=second):%Y-%m-%dT%H:%M:%S}"
 
 
 def format_instant_or_none(instant_us: int | None) -> str | None:

@@ -5,10 +5,13 @@ creates (leases, notices) are derived from the tick's seed, so a replay creates 
 """
 
 import hashlib
+import os
 import secrets
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 20  # log2(36^20) = 103 bits
+_RANDOM_BYTES = 16
+_POOL_BYTES = 4_096
 
 
 # Two digits at a time, the lower one first: a tick may name a hundred thousand objects.
@@ -23,9 +26,26 @@ def _encode(value: int) -> str:
     return "".join(digits)
 
 
+# Of the system, some hundred ids' worth at a time: a system call for each id was most of what an id cost.
+_pool: list[bytes] = []
+os.register_at_fork(after_in_child=_pool.clear)  # a forked process would hand out the same ids again
+
+
+def _random_number() -> int:
+    try:
+        part = _pool.pop()
+    except IndexError:
+        block = secrets.token_bytes(_POOL_BYTES)
+        _pool.extend(
+            block[at : at + _RANDOM_BYTES] for at in range(_RANDOM_BYTES, _POOL_BYTES, _RANDOM_BYTES)
+        )
+        part = block[:_RANDOM_BYTES]
+    return int.from_bytes(part, "big")
+
+
 def random_id(prefix: str) -> str:
     """Return a new random id such as `bid_4k…`."""
-    return f"{prefix}_{_encode(int.from_bytes(secrets.token_bytes(16), 'big'))}"
+    return f"{prefix}_{_encode(_random_number())}"
 
 
 def derived_id(prefix: str, seed: str, number: int) -> str:
