@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import count, cycle
+from itertools import count, cycle, islice
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -37,6 +37,7 @@ LOAD_CORE = 1
 START_SECONDS_MAX = 90
 CONNECTIONS = 64
 OUTSTANDING = 512  # orders in flight on the socket
+SOCKET_ORDERS_MAX = 9_500  # of one round: an account may have 10,000 live bids in a market
 BATCH_CONNECTIONS = 4
 BATCH_BIDS = 1_000
 FANOUT_SOCKETS = 1_000
@@ -171,7 +172,8 @@ class Comparison:
             return await closed_loop(port, [posts(self.key()) for _ in range(CONNECTIONS)], self._seconds)
         if name == "socket":
             auth = b'{"type":"auth","key":"%s"}' % self.key().encode()
-            return await pipelined(port, auth, orders(), outstanding=OUTSTANDING, seconds=self._seconds)
+            limited = islice(orders(), SOCKET_ORDERS_MAX)
+            return await pipelined(port, auth, limited, outstanding=OUTSTANDING, seconds=self._seconds)
         sources = [batches(self.key()) for _ in range(BATCH_CONNECTIONS)]
         return await closed_loop(port, sources, self._seconds, unit=BATCH_BIDS)
 

@@ -216,7 +216,7 @@ def _frame(text: bytes) -> bytes:
 async def pipelined(
     port: int, auth: bytes, messages: Iterator[bytes], *, outstanding: int, seconds: float
 ) -> Outcome:
-    """Keep so many orders in flight on one authenticated socket."""
+    """Keep so many orders in flight on one authenticated socket, until the time or the orders are over."""
     counts = {True: 0, False: 0}
     ended = asyncio.get_running_loop().create_future()
     begun = asyncio.get_running_loop().create_future()
@@ -236,10 +236,11 @@ async def pipelined(
             begun.set_result(text)
             return
         counts[text.startswith(b'{"type":"ack"')] += 1
-        if perf_counter() < end_s:
+        following = next(messages, None) if perf_counter() < end_s else None
+        if following is not None:
             if not due:
                 loop.call_soon(flush)
-            due.append(next(messages))
+            due.append(following)
             return
         in_flight -= 1
         if in_flight == 0 and not ended.done():

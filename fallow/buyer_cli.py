@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fallow.command import Dollars, Found, Moment, remote
+from fallow.command import Dollars, Found, Moment, final, remote
 
 if TYPE_CHECKING:
     from fallow.client import Client
@@ -88,6 +88,7 @@ def bid_amend(client: "Client", bid: str, limit: str | None, gpus: int | None, p
 @bid.command("cancel")
 @click.argument("bid")
 @click.option("--keep-leases", is_flag=True, help="What it has runs on while it wins.")
+@final("Cancel {bid}?")
 @remote
 def bid_cancel(client: "Client", bid: str, keep_leases: bool) -> Found:
     """Cancel a bid, and release what it has."""
@@ -142,6 +143,7 @@ def target_ls(client: "Client") -> Found:
 
 @target.command("cancel")
 @click.argument("target")
+@final("Cancel {target}, and the bids it looks after?")
 @remote
 def target_cancel(client: "Client", target: str) -> Found:
     """Cancel a target and its bid."""

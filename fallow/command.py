@@ -95,6 +95,25 @@ def remote(function: Callable[..., Found]) -> Callable[..., None]:
     return connected(printed)
 
 
+def final(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command that nothing takes back ask first, if somebody sits at a terminal; `--yes` does not.
+
+    `question` may name the command's arguments in braces.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--yes", is_flag=True, help="Do not ask.")
+        @wraps(command)
+        def asked(yes: bool, **options: Any) -> None:
+            if not yes and sys.stdin.isatty():
+                click.confirm(question.format(**options), abort=True, err=True)
+            command(**options)
+
+        return asked
+
+    return decorate
+
+
 def show(found: list[Any], columns: tuple[str, ...], output: str) -> None:
     """Print rows: the columns as a table or CSV, or everything as JSON, one object a line."""
     if output == "json":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fallow.command import Dollars, Found, Moment, remote
+from fallow.command import Dollars, Found, Moment, final, remote
 
 if TYPE_CHECKING:
     from fallow.client import Client
@@ -87,6 +87,7 @@ def key_rotate(client: "Client", key_id: str, overlap_seconds: int, file: Path |
 
 @key.command("revoke")
 @click.argument("key_id", metavar="KEY")
+@final("Revoke {key_id}? Whatever uses it is refused from now on.")
 @remote
 def key_revoke(client: "Client", key_id: str) -> Found:
     """Revoke a key: it stops working now."""

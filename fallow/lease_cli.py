@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fallow.command import EXIT_PREEMPTED, Found, cells_of, connected, remote, show_json
+from fallow.command import EXIT_PREEMPTED, Found, cells_of, connected, final, remote, show_json
 
 if TYPE_CHECKING:
     from fallow.client import Client
@@ -32,6 +32,7 @@ def lease_ls(client: "Client", state: str | None) -> Found:
 
 @lease.command("release")
 @click.argument("lease")
+@final("Give {lease} back? What runs there ends now.")
 @remote
 def lease_release(client: "Client", lease: str) -> Found:
     """Give a lease back: it, and its bill, end now."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fallow.command import Dollars, Found, Moment, remote
+from fallow.command import Dollars, Found, Moment, final, remote
 
 if TYPE_CHECKING:
     from fallow.client import Client
@@ -83,6 +83,7 @@ def offer_amend(
 @offer.command("withdraw")
 @click.argument("offer")
 @_version
+@final("Withdraw {offer}? Its leases get their notice.")
 @remote
 def offer_withdraw(client: "Client", offer: str, version: int | None) -> Found:
     """Withdraw an offer: leases on it get the notice it promised."""

@@ -64,6 +64,34 @@ print("loaded", *sorted({heavy} & set(sys.modules)))
     assert lines[-1] == "loaded"
 
 
+async def test_what_nothing_takes_back_is_asked_at_a_terminal(shell, venue):
+    """Goal: a slip of the hand is not a cancelled run; a script is never asked."""
+    bids = [(await venue.place())["id"] for _ in range(3)]
+
+    async def at_a_terminal(*arguments, typed):
+        ours, theirs = os.openpty()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fallow.cli", *arguments, stdin=theirs, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "FALLOW_URL": shell.server, "FALLOW_KEY": shell.key, "NO_COLOR": "1"},
+        )  # fmt: skip
+        os.close(theirs)
+        os.write(ours, typed)
+        _, errors = await process.communicate()
+        os.close(ours)
+        return process.returncode, errors.decode()
+
+    async def status(bid):
+        return (await venue.ok("GET", f"/v1/bids/{bid}", venue.buyer))["status"]
+
+    code, errors = await at_a_terminal("bid", "cancel", bids[0], typed=b"n\n")
+    assert (code, f"Cancel {bids[0]}?" in errors, await status(bids[0])) == (1, True, "open")
+    assert (await at_a_terminal("bid", "cancel", bids[0], typed=b"y\n"))[0] == 0
+    assert (await at_a_terminal("bid", "cancel", bids[1], "--yes", typed=b""))[0] == 0
+    assert (await shell.run("bid", "cancel", bids[2]))[0] == 0, "no terminal, no question"
+    assert [await status(bid) for bid in bids] == ["cancelled"] * 3
+
+
 async def test_targets(shell, venue):
     (held,) = await shell.json("target", "hold", MARKET, "--gpus", "2", "--limit", "2")
     by = "2099-01-01T00:00Z"
