@@ -1,9 +1,9 @@
 """The single writer: a bounded inbox, group commit, and the beat of the markets.
 
-Commands gather in the inbox. A batch is decided in one go, without waiting for anything between a check and
-the state it checked; it is written in one transaction; only then are its answers given and its events told.
-So an answer is durable, and nothing is announced that was not. While one batch is written the next one is
-decided, on a state that is one commit ahead of the storage; never more than one.
+Commands gather in the inbox. Each is decided in one go, without waiting for anything between a check and the
+state it checked; a batch of them is written in one transaction; only then are its answers given and its
+events told. So an answer is durable, and nothing is announced that was not. While one batch is written the
+next one is decided, on a state that is one commit ahead of the storage; never more than one.
 
 When a commit fails, that state is dropped with the batch that was decided on it, and read again from the
 store: what the store says happened, happened. When another engine has taken the shard, this one stops for
@@ -29,6 +29,7 @@ from auction.ports import Answer, Changes, KeyedRequest, Store, StoredAnswer
 from auction.publisher import Publisher
 
 BATCH_COMMANDS_MAX = 2_000
+REST_EVERY_COMMANDS = 50  # two milliseconds
 SNAPSHOT_EVERY_ENTRIES = 20_000
 RECOVERY_PAUSE_US = 200_000
 # An answer that says "not now" or "not so" may differ next time; it is not kept.
@@ -238,7 +239,7 @@ class Engine:
         earlier = set(known)
         for submission in batch:
             stored = answers.get(_key(submission.keyed)) if submission.keyed is not None else None
-            decided.replies.append(self._decide(submission, stored, known, decided.answers))
+            decided.replies.append(await self._decide(submission, stored, known, decided.answers))
         decided.known = {pair: bid for pair, bid in known.items() if pair not in earlier}
         self.core.run_due(self.clock.now_us())
         decided.changes = self.core.take_changes()
@@ -278,7 +279,7 @@ class Engine:
         self._writing, self._unwritten = None, _Decided([])
         self._fail(batch, outage)
 
-    def _decide(
+    async def _decide(
         self,
         submission: _Submission,
         stored: StoredAnswer | None,
@@ -294,8 +295,11 @@ class Engine:
         if submission.is_atomic:
             outcomes = self._decide_all_or_none(submission.commands, known)
         else:
-            at_us = self.clock.now_us
-            outcomes = [self._apply(self.core, command, known, at_us()) for command in submission.commands]
+            outcomes = []
+            for i, command in enumerate(submission.commands, 1):
+                outcomes.append(self._apply(self.core, command, known, self.clock.now_us()))
+                if i % REST_EVERY_COMMANDS == 0:
+                    await asyncio.sleep(0)  # what is being written goes out, and others are answered
         if submission.encode is None:
             return outcomes
         answer = submission.encode(outcomes)
