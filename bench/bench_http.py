@@ -38,6 +38,7 @@ START_SECONDS_MAX = 90
 CONNECTIONS = 64
 OUTSTANDING = 512  # orders in flight on the socket
 SOCKET_ORDERS_MAX = 9_500  # of one round: an account may have 10,000 live bids in a market
+BATCHES_MAX = 9
 BATCH_CONNECTIONS = 4
 BATCH_BIDS = 1_000
 FANOUT_SOCKETS = 1_000
@@ -174,7 +175,7 @@ class Comparison:
             auth = b'{"type":"auth","key":"%s"}' % self.key().encode()
             limited = islice(orders(), SOCKET_ORDERS_MAX)
             return await pipelined(port, auth, limited, outstanding=OUTSTANDING, seconds=self._seconds)
-        sources = [batches(self.key()) for _ in range(BATCH_CONNECTIONS)]
+        sources = [islice(batches(self.key()), BATCHES_MAX) for _ in range(BATCH_CONNECTIONS)]
         return await closed_loop(port, sources, self._seconds, unit=BATCH_BIDS)
 
     async def latencies(self, rate: float) -> dict[str, float]:

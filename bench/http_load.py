@@ -65,7 +65,10 @@ class _Answers(asyncio.Protocol):
 async def closed_loop(
     port: int, requests: list[Iterator[bytes]], seconds: float, *, unit: int = 1
 ) -> Outcome:
-    """Keep one request of each iterator in flight on its own connection; `unit` bids are in each."""
+    """Keep one request of each iterator in flight on its own connection, until the time or they are over.
+
+    `unit` bids are in each request.
+    """
     loop = asyncio.get_running_loop()
     counts = {True: 0, False: 0}
     ended = loop.create_future()
@@ -77,8 +80,9 @@ async def closed_loop(
         now_s = perf_counter()
         latencies.append(now_s - connection.sent_s)
         counts[200 <= status < 300] += unit
-        if now_s < end_s:
-            connection.send(next(of[connection]), now_s)
+        following = next(of[connection], None) if now_s < end_s else None
+        if following is not None:
+            connection.send(following, now_s)
             return
         in_flight -= 1
         if in_flight == 0 and not ended.done():
