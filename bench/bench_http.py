@@ -180,6 +180,7 @@ class Comparison:
 
     async def latencies(self, rate: float) -> dict[str, float]:
         """Return p50, p99 and p99.9 in milliseconds of single bids that come at this rate."""
+        await asyncio.sleep(2 * TICK_SECONDS)  # what the closed loop left is told at the next tick
         sources = [posts(self.key()) for _ in range(CONNECTIONS)]
         outcome = await open_loop(self._fallow.port, sources, rate, 2 * self._seconds)
         cuts = quantiles(outcome.latencies_s, n=1_000)
