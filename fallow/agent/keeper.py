@@ -21,6 +21,9 @@ from typing import IO, Any
 LOG_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+PASSED_ON: dict[int, int] = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGKILL}
+WATCHED: set[int] = {*PASSED_ON, signal.SIGCHLD}
+LOOK_SECONDS = 5.0  # should a SIGCHLD ever be missed
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as a shell says it
 
 
@@ -45,8 +48,9 @@ def main(directory: Path, user: str, command: list[str]) -> None:
 
 
 def _run(directory: Path, user: str, command: list[str], file: int) -> int:
-    blocked = {signal.SIGTERM, signal.SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # until there is somebody to pass them on to
+    # Blocked for good, in every thread, and taken one by one: a handler would run too late for a signal that
+    # comes just before waitpid() sleeps, and the payload would outlive its lease.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     with os.fdopen(file, "w") as keeper:
         keeper.write(f"{os.getpid()} {start_time(os.getpid())}")
     identity: dict[str, Any] = {}
@@ -61,19 +65,19 @@ def _run(directory: Path, user: str, command: list[str], file: int) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked),
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED),
             **identity,
         )
     except FileNotFoundError:
         return NOT_FOUND
     except OSError:
         return NOT_EXECUTABLE
-    for number, sent in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGUSR1, signal.SIGKILL)):
-        signal.signal(number, lambda *_, sent=sent: _signal_group(process.pid, sent))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     assert process.stdout is not None
     threading.Thread(target=_log, args=(process.stdout, directory / "log"), daemon=True).start()
-    status = process.wait()
+    while (status := process.poll()) is None:
+        taken = signal.sigtimedwait(WATCHED, LOOK_SECONDS)
+        if taken is not None and taken.si_signo in PASSED_ON:
+            _signal_group(process.pid, PASSED_ON[taken.si_signo])
     return status if status >= 0 else 128 - status
 
 
