@@ -8,7 +8,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fallow.client.account import AccountRoutes
-from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
+from fallow.client.model import (
+    Balance,
+    Batch,
+    Bid,
+    Curve,
+    Lease,
+    Market,
+    Notice,
+    Preview,
+    Quote,
+    Result,
+    Target,
+    Tick,
+)
 from fallow.client.money import Money
 from fallow.client.owner import OwnerRoutes
 from fallow.client.owner_model import Candle
@@ -92,9 +105,9 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         """Return what so many GPUs would cost at the next tick."""
         return await self._get(f"/v1/markets/{market}/quote", Quote, gpus=gpus, min_gpus=min_gpus)
 
-    async def curve(self, market: str) -> Curve:
-        """Return demand and supply of the book now."""
-        return await self._get(f"/v1/markets/{market}/curve", Curve)
+    async def curve(self, market: str, tick: int | None = None) -> Curve:
+        """Return demand and supply: of the book now, or as a past tick cleared them."""
+        return await self._get(f"/v1/markets/{market}/curve", Curve, tick=tick)
 
     def candles(self, market: str, *, interval: str = "1m") -> AsyncIterator[Candle]:
         """Iterate over a market's prices by 1m, 5m, 1h or 1d, newest first."""
@@ -112,6 +125,7 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         colocate: str | None = None,
         time_in_force: str | None = None,
         expires_at: datetime | None = None,
+        valid_until_tick: int | None = None,
         max_run_seconds: int | None = None,
         max_spend: Money | None = None,
         on_preempt: str | None = None,
@@ -147,6 +161,8 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         paused: bool | None = None,
         max_spend: Money | None = None,
         expires_at: datetime | None = None,
+        max_run_seconds: int | None = None,
+        on_preempt: str | None = None,
         confirm_limit: bool | None = None,
     ) -> Bid:
         """Change a bid while it runs."""
@@ -159,6 +175,22 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         query = {"release": str(release).lower()}
         found: Bid = await self._transport.ask("DELETE", f"/v1/bids/{bid}", Bid, query=query)
         return found
+
+    async def batch(self, operations: Sequence[Mapping[str, Any]], *, atomic: bool = False) -> list[Result]:
+        """Carry out up to 1,000 operations in their order; `atomic`: all of them or none.
+
+        Each is the body of its route and its `op`: {"op": "place", "market": ..., "gpus": ...,
+        "limit_price_per_gpu_hour": ...}, {"op": "amend", "id": ..., ...} or {"op": "cancel", "id": ...}.
+        A refused operation raises nothing here; its result's `done()` does.
+        """
+        terms = {"operations": [terms_of(operation) for operation in operations], "atomic": atomic}
+        return (await self._post("/v1/bids/batch", Batch, terms)).results
+
+    async def cancel_bids(self, market: str, *, release: bool = True) -> list[Result]:
+        """Cancel all your live bids of a market."""
+        query = {"market": market, "release": str(release).lower()}
+        found: Batch = await self._transport.ask("DELETE", "/v1/bids", Batch, query=query)
+        return found.results
 
     async def bid(self, bid: str) -> Bid:
         """Return one bid; of one that lost, why, and what would win now."""

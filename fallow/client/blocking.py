@@ -4,14 +4,26 @@ Its methods have the names, arguments and results of AsyncClient's; what is an a
 an ordinary one here. Only a stream has an event loop, in a thread of its own.
 """
 
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fallow.client.asynchronous import AsyncClient
 from fallow.client.exchange import completed
-from fallow.client.model import Balance, Bid, Curve, Lease, Market, Notice, Preview, Quote, Target, Tick
+from fallow.client.model import (
+    Balance,
+    Bid,
+    Curve,
+    Lease,
+    Market,
+    Notice,
+    Preview,
+    Quote,
+    Result,
+    Target,
+    Tick,
+)
 from fallow.client.owner_model import (
     Candle,
     Delivery,
@@ -93,6 +105,12 @@ class Client:
     def cancel_bid(self, bid: str, *, release: bool = True) -> Bid:
         return self._run(self._client.cancel_bid(bid, release=release))
 
+    def batch(self, operations: Sequence[Mapping[str, Any]], *, atomic: bool = False) -> list[Result]:
+        return self._run(self._client.batch(operations, atomic=atomic))
+
+    def cancel_bids(self, market: str, *, release: bool = True) -> list[Result]:
+        return self._run(self._client.cancel_bids(market, release=release))
+
     def bid(self, bid: str) -> Bid:
         return self._run(self._client.bid(bid))
 
@@ -141,8 +159,8 @@ class Client:
     def balance(self) -> Balance:
         return self._run(self._client.balance())
 
-    def curve(self, market: str) -> Curve:
-        return self._run(self._client.curve(market))
+    def curve(self, market: str, tick: int | None = None) -> Curve:
+        return self._run(self._client.curve(market, tick))
 
     def candles(self, market: str, *, interval: str = "1m") -> Iterator[Candle]:
         return self._iterate(self._client.candles(market, interval=interval))

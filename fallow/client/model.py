@@ -9,6 +9,8 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from fallow.client import errors
+
 
 class Reason(Struct, frozen=True):
     code: str
@@ -51,6 +53,27 @@ class Bid(Struct, frozen=True):
     version: int
     created_at: datetime
     updated_at: datetime
+
+
+class Result(Struct, frozen=True):
+    """What became of one operation of a batch: its HTTP status, and its bid or why not."""
+
+    status: int
+    bid: Bid | None = None
+    problem: errors.Problem | None = None
+
+    def done(self) -> Bid:
+        """Return the bid; raises ProblemError's kinds where the operation was refused."""
+        if self.problem is not None:
+            raise errors.error_of(self.problem)
+        assert self.bid is not None
+        return self.bid
+
+
+class Batch(Struct, frozen=True):
+    """One for each operation of a batch, in their order."""
+
+    results: list[Result]
 
 
 class Preview(Struct, frozen=True):

@@ -115,6 +115,36 @@ async def test_a_life_from_the_quote_to_the_bill(venue):
         assert (await client.cancel_target(target.id)).state == "cancelled"
 
 
+def terms(limit):
+    return {"op": "place", "market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": limit}
+
+
+async def test_a_batch_says_of_each_operation_what_became_of_it(venue):
+    async with client_of(venue) as client:
+        first, refused, second = await client.batch(
+            [terms(Decimal("1.10")), {"op": "cancel", "id": "bid_none"}, terms("1.20")]
+        )
+        assert (first.status, refused.status) == (201, 404)
+        assert first.done().limit_price_per_gpu_hour == Decimal("1.10")
+        with pytest.raises(NotFoundError):
+            refused.done()
+        changed, gone = await client.batch(
+            [
+                {"op": "amend", "id": first.done().id, "limit_price_per_gpu_hour": Decimal("1.30")},
+                {"op": "cancel", "id": second.done().id},
+            ]
+        )
+        assert changed.done().limit_price_per_gpu_hour == Decimal("1.30")
+        assert gone.done().status == "cancelled"
+        with pytest.raises(TypeError, match="limit_price_per_gpu_hour"):
+            await client.batch([terms(1.1)])
+        one, other = await client.batch([terms("1.40"), {"op": "cancel", "id": "bid_none"}], atomic=True)
+        assert (one.problem.code, other.status) == ("batch_aborted", 404)
+        assert len([bid async for bid in client.bids(status="open")]) == 1
+        (cancelled,) = await client.cancel_bids(MARKET)
+        assert cancelled.done().id == first.done().id
+
+
 async def test_a_no_has_its_kind(venue):
     async with client_of(venue) as client:
         with pytest.raises(NotFoundError):
