@@ -50,6 +50,7 @@ from api.system import ASYNCAPI, OPENAPI, SYSTEM_ROUTES
 from api.target_runner import TargetRunner
 from api.tickets import Tickets
 from api.webhook_sender import WebhookSender
+from auction.core import Core
 from auction.engine import Engine
 from sql.audit_log import AuditLog
 from sql.reads import Reader
@@ -106,7 +107,17 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         offline_seconds=config.node_offline_seconds,
     )
     registry = new_registry()
-    sender = WebhookSender(engine, WebhookOutbox(everybody), lambda: open_session(config.reach))
+
+    async def core() -> Core:
+        return engine.core
+
+    sender = WebhookSender(
+        engine.clock,
+        WebhookOutbox(everybody),
+        lambda: open_session(config.reach),
+        core,
+        publisher=engine.publisher,
+    )
     app[SERVICES] = Services(
         engine,
         reader,
@@ -139,7 +150,8 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         app.router.add_route(route.method, route.path, route.handle)
     app.on_response_prepare.append(drop_server_header)
     app.on_shutdown.append(_let_go)
-    app.cleanup_ctx.append(_sender)
+    if config.sends_webhooks:
+        app.cleanup_ctx.append(_sender)
     app.cleanup_ctx.append(_runner)
     if config.runs_simulator:
         app.cleanup_ctx.append(_simulator)

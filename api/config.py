@@ -35,6 +35,7 @@ class Config:
     runs_simulator: bool = False
     simulator_start_seconds: float = 1.0
     simulator_drain_seconds: float = 1.0
+    sends_webhooks: bool = True  # a worker may do it instead (fallow/worker.py)
     # Where webhooks may go beyond public addresses; None: a demo also to loopback, others nowhere.
     webhook_reach: Reach | None = None
     webhook_ports: tuple[int, ...] = (443,)  # of public receivers

@@ -13,9 +13,8 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from api.events import event_view
+from api.events import Setting, event_view
 from api.fields import format_instant
-from auction.core import Core
 from auction.ids import derived_id, random_bytes
 from auction.model import Event, Notice
 from auction.units import MICROSECONDS_PER_SECOND
@@ -108,9 +107,9 @@ def event_id(account: str | None, number: int) -> str:
     return derived_id("evt", account or "public", number)
 
 
-def event_message(message_id: str, event: Event, core: Core) -> bytes:
+def event_message(message_id: str, event: Event, setting: Setting) -> bytes:
     """Write an event down as it is sent."""
-    view = event_view(event, core)
+    view = event_view(event, setting)
     seq = None if event.account is None else view.seq
     message = WebhookMessage(message_id, view.type, seq, view.at, view.market, view.tick, view.data)
     return msgspec.json.encode(message)

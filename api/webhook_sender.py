@@ -1,15 +1,16 @@
 """The background part that turns committed events into webhooks and sends them.
 
 It follows the outbox by its position, so a crash or a restart loses nothing: what was committed is
-told, perhaps twice, always under the same `webhook-id`. The publisher only rings its bell; the market
-never waits for it. Who is slow, down or hostile takes its own slots (webhook_schedule.py) and nobody
-else's. Invariant: a delivery is under way at most once here, and each outcome is written down.
+told, perhaps twice, always under the same `webhook-id`. The publisher only rings its bell, and away from
+the engine's process it looks every LOOK_US; the market never waits for it. Who is slow, down or hostile
+takes its own slots (webhook_schedule.py) and nobody else's. Invariant: a delivery is under way at most
+once here, and each outcome is written down.
 """
 
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from aiohttp import ClientConnectorDNSError, ClientError, ClientOSError, ClientResponse, ClientSession
@@ -17,6 +18,7 @@ from msgspec import Struct
 from yarl import URL
 
 from api.egress import ForbiddenAddress
+from api.events import Setting
 from api.months import last_final, window
 from api.webhook_messages import (
     WEBHOOK_TYPES,
@@ -27,11 +29,11 @@ from api.webhook_messages import (
     signed_headers,
 )
 from api.webhook_schedule import ENDPOINT_SENDS_MAX, Draw, Slots, next_notice_us, next_ordinary_us
-from auction.engine import Engine
+from auction.clock import Clock
 from auction.errors import Unavailable
 from auction.ids import derived_id, random_below, random_id
 from auction.model import Event
-from auction.publisher import Subscription
+from auction.publisher import Publisher, Subscription
 from auction.units import MICROSECONDS_PER_SECOND
 from sql.webhook_outbox import PAGE_DELIVERIES_MAX, Breaker, DueDelivery, Result, WebhookOutbox
 
@@ -39,6 +41,7 @@ FOLLOW_EVENTS_MAX = 10_000
 REPLY_BYTES_MAX = 4 * 1024
 REPLY_SECONDS_MAX = 1.0  # for the rest of a reply whose status is known
 ROUND_SECONDS_MIN = 0.02  # after finding nothing to send: a busy market rings all the time
+LOOK_US = MICROSECONDS_PER_SECOND // 5
 SWEEP_US = 10 * MICROSECONDS_PER_SECOND
 PAUSE_SECONDS = 1.0  # after an outage, or a fault of ours
 STOP_SECONDS_MAX = 2.0  # for what is under way; it is sent again after the restart
@@ -60,18 +63,24 @@ class Outcome(Struct, frozen=True):
 
 
 class WebhookSender:
-    """Sends what endpoints want to be told; `open_client` makes the guarded client of egress.py."""
+    """Sends what endpoints want to be told; `open_client` makes the guarded client of egress.py.
+
+    `setting` gives what is shown beside an event. Without a publisher it asks the database for news.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        clock: Clock,
         outbox: WebhookOutbox,
         open_client: Callable[[], ClientSession],
+        setting: Callable[[], Awaitable[Setting]],
         *,
+        publisher: Publisher | None = None,
         draw: Draw = random_below,
     ) -> None:
-        self._engine = engine
-        self._clock = engine.clock
+        self._clock = clock
+        self._publisher = publisher
+        self._setting = setting
         self._outbox = outbox
         self._open_client = open_client
         self._client: ClientSession | None = None
@@ -94,16 +103,15 @@ class WebhookSender:
         """Go on where the last sender on this database stopped."""
         assert not self._parts, "started once"
         self._client = self._open_client()
-        self._subscription = self._engine.publisher.subscribe(None, all_accounts=True)
-        self._parts = [
-            asyncio.create_task(self._listen(self._subscription)),
-            asyncio.create_task(self._run()),
-        ]
+        self._parts = [asyncio.create_task(self._run())]
+        if self._publisher is not None:
+            self._subscription = self._publisher.subscribe(None, all_accounts=True)
+            self._parts.append(asyncio.create_task(self._listen(self._subscription)))
 
     async def stop(self) -> None:
         """Let what is under way end, briefly; close every connection."""
-        if self._subscription is not None:
-            self._engine.publisher.unsubscribe(self._subscription)
+        if self._publisher is not None and self._subscription is not None:
+            self._publisher.unsubscribe(self._subscription)
         for part in self._parts:
             part.cancel()
         await asyncio.gather(*self._parts, return_exceptions=True)
@@ -166,7 +174,8 @@ class WebhookSender:
         next_us = await self._outbox.next_due_us(now_us, list(self._sends))
         if not started:
             await asyncio.sleep(ROUND_SECONDS_MIN)
-        await self._clock.wait(self._bell, min(self._sweep_at_us, next_us or self._sweep_at_us))
+        look_us = self._sweep_at_us if self._publisher is not None else now_us + LOOK_US
+        await self._clock.wait(self._bell, min(self._sweep_at_us, look_us, next_us or self._sweep_at_us))
 
     # -- from events to deliveries -----------------------------------------------------------------
 
@@ -223,23 +232,24 @@ class WebhookSender:
                 per_endpoint=ENDPOINT_SENDS_MAX,
                 limit=self._slots.free,
             )
-            last = sum(self._start(delivery) for delivery in due)
+            setting = await self._setting()  # of after the events, so their markets are in it
+            last = sum(self._start(delivery, setting) for delivery in due)
             count += last
         return count
 
-    def _start(self, delivery: DueDelivery) -> bool:
+    def _start(self, delivery: DueDelivery, setting: Setting) -> bool:
         # It may have been started, and even ended, while the list was on its way.
         if delivery.id in self._sends:
             return False
         if not self._slots.take(delivery.account, delivery.endpoint, is_urgent=delivery.is_urgent):
             return False
-        self._sends[delivery.id] = asyncio.create_task(self._send(delivery))
+        self._sends[delivery.id] = asyncio.create_task(self._send(delivery, setting))
         return True
 
-    async def _send(self, delivery: DueDelivery) -> None:
+    async def _send(self, delivery: DueDelivery, setting: Setting) -> None:
         try:
             attempted_us = self._clock.now_us()
-            outcome = await self._attempt(delivery, attempted_us)
+            outcome = await self._attempt(delivery, setting, attempted_us)
             if outcome.status == STATUS_GONE:
                 await self._disable(delivery)
             await self._outbox.record(delivery, self._result(delivery, attempted_us, outcome), BREAKER)
@@ -252,9 +262,9 @@ class WebhookSender:
             del self._sends[delivery.id]
             self._bell.set()
 
-    async def _attempt(self, delivery: DueDelivery, now_us: int) -> Outcome:
+    async def _attempt(self, delivery: DueDelivery, setting: Setting, now_us: int) -> Outcome:
         try:
-            body = self._body(delivery)
+            body = _body(delivery, setting)
         except Exception:
             # A fault of ours in one message must cost no other one its turn: it backs off like the rest.
             _logger.exception("webhook %s could not be made", delivery.message)
@@ -276,11 +286,6 @@ class WebhookSender:
         except (ClientError, TimeoutError, OSError, ValueError) as error:
             return Outcome(None, _error_word(error))
 
-    def _body(self, delivery: DueDelivery) -> bytes | None:
-        if delivery.event is None:
-            return delivery.body
-        return event_message(delivery.message, delivery.event, self._engine.core)
-
     def _result(self, delivery: DueDelivery, attempted_us: int, outcome: Outcome) -> Result:
         now_us = self._clock.now_us()
         next_us: int | None = None
@@ -301,6 +306,12 @@ class WebhookSender:
         if await self._outbox.disable(delivery.endpoint, now_us, news):
             _logger.info("webhook endpoint %s is gone and was disabled", delivery.endpoint)
             self.look_again()
+
+
+def _body(delivery: DueDelivery, setting: Setting) -> bytes | None:
+    if delivery.event is None:
+        return delivery.body
+    return event_message(delivery.message, delivery.event, setting)
 
 
 async def _drain(response: ClientResponse) -> None:

@@ -144,6 +144,13 @@ def demo(
     is_flag=True,
     help="A proxy in front ends TLS and appends each client's address to X-Forwarded-For.",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["all", "market", "worker"]),
+    default="all",
+    show_default=True,
+    help="market: all but sending webhooks. worker: sends webhooks for a market on the same database.",
+)
 def serve(
     port: int,
     data_dir: Path | None,
@@ -153,13 +160,18 @@ def serve(
     tls_certificate: Path | None,
     tls_key: Path | None,
     behind_proxy: bool,
+    role: str,
 ) -> None:
     """Serve a market on DATABASE_URL, or on the embedded database of a directory.
 
     Refuses pending migrations: run `fallow migrate` first. `fallow init` makes the operator. Beyond loopback
     it serves with TLS only, or behind a proxy that has it.
+
+    To keep sending webhooks apart, run one with `--role market` and others with `--role worker`: one of those
+    sends, the rest stand by.
     """
     from api.config import Config
+    from fallow.operate import send_webhooks
     from fallow.operate import serve as work
 
     try:
@@ -171,10 +183,12 @@ def serve(
             tls_certificate=tls_certificate,
             tls_key=tls_key,
             behind_proxy=behind_proxy,
+            sends_webhooks=role != "market",
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _run(work(_url(), _directory(data_dir), config))
+    part = send_webhooks if role == "worker" else work
+    _run(part(_url(), _directory(data_dir), config))
 
 
 @main.command()

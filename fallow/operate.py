@@ -8,7 +8,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from api.config import Config
@@ -20,6 +20,7 @@ from auction.errors import Fenced, Rejection
 from auction.ids import random_id
 from auction.recovery import ReplayReport, verify_replay
 from fallow.serve import running_server
+from fallow.worker import work
 from sql.audit import Finding
 from sql.audit import audit as audit_connection
 from sql.backup import Report, Scratch, read_backup, write_backup
@@ -62,15 +63,48 @@ async def init(url: str | None, data_dir: Path) -> str:
 
 async def serve(url: str | None, data_dir: Path, config: Config) -> None:
     """Serve until SIGINT or SIGTERM."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signal()
     async with open_database(url=url, data_dir=data_dir) as database:
         await database.prepare(apply_migrations=False)
         async with running_server(database, config) as running:
             print(f"serving {running.url}, metrics at {running.metrics_url}", file=sys.stderr)
             await running.engine.run_until(stop)
+
+
+async def send_webhooks(url: str | None, data_dir: Path, config: Config) -> None:
+    """Send webhooks until SIGINT or SIGTERM, beside a server on the same database.
+
+    Raises FileNotFoundError where the embedded database of `data_dir` has no server.
+    """
+    stop = _stop_signal()
+    async with AsyncExitStack() as stack:
+        if url is None:
+            database = _embedded(data_dir)  # never started here: its server would find it taken
+        else:
+            database = await stack.enter_async_context(open_database(url=url, data_dir=data_dir))
+        try:
+            await database.prepare(apply_migrations=False)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no server runs on {data_dir}") from error
+        working = asyncio.create_task(work(database, SystemClock(), config.reach))
+        waiting = asyncio.create_task(stop.wait())
+        print("working: webhooks", file=sys.stderr)
+        try:
+            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return what SIGINT and SIGTERM set from now on."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 async def audit(url: str | None, data_dir: Path) -> list[Finding]:
@@ -131,5 +165,10 @@ async def beside(url: str | None, data_dir: Path) -> AsyncIterator[Database]:
         try:
             database = await stack.enter_async_context(open_database(url=url, data_dir=data_dir))
         except DataDirectoryBusy:
-            database = Database({**connect_arguments(data_dir), "database": DATABASE_NAME})
+            database = _embedded(data_dir)
         yield database
+
+
+def _embedded(data_dir: Path) -> Database:
+    """Return the embedded database of a server that runs."""
+    return Database({**connect_arguments(data_dir), "database": DATABASE_NAME})

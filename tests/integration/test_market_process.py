@@ -192,3 +192,20 @@ async def test_a_stop_answers_who_waits_and_waits_for_nobody_who_does_not_listen
     assert answered.startswith(b"HTTP/1.1 200"), "the long poll had its answer"
     for _, writer in streams:
         writer.close()
+
+
+async def test_a_worker_runs_beside_a_server_and_ends_when_asked(demo, tmp_path):
+    alone = await run_fallow("serve", "--role", "worker", "--data-dir", str(tmp_path / "none"))
+    assert alone.returncode == 5 and "no server runs on" in alone.stderr
+    await demo.start("--no-bots")
+    command = ["-m", "fallow.cli", "serve", "--role", "worker", "--data-dir", str(demo.data_dir)]
+    worker = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=subprocess.PIPE)
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert b"working: webhooks" in await worker.stderr.readline()
+            worker.send_signal(signal.SIGTERM)
+            assert await worker.wait() == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+    assert await demo.stop(signal.SIGTERM) == 0
