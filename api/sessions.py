@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
 
-from api.admit import address_of, authenticate
+from api.admit import WRONG_WHO, address_of, authenticate
 from api.audit_trail import record
 from api.auth import Principal
 from api.browser import (
@@ -52,6 +52,14 @@ class SessionView(Struct, frozen=True):
     created_at: str
     last_used_at: str
     expires_at: str
+
+
+class CurrentView(Struct, frozen=True):
+    """Who is signed in with this cookie, and what they may do; without one `account` is null."""
+
+    account: str | None = None
+    roles: list[str] = []
+    scopes: list[str] = []
 
 
 class SignInLinkView(Struct, frozen=True):
@@ -105,6 +113,21 @@ async def sign_out(call: Call[NoBody, NoQuery]) -> Reply[SessionView]:
         principal = Principal(session.account, session.key, frozenset(), session.public_id)
         await _write_down(call, principal, reply)
     return reply
+
+
+@route("GET", "/v1/sessions/current")
+async def get_current_session(call: Call[NoBody, NoQuery]) -> Reply[CurrentView]:
+    """Say who is signed in here, to a page that cannot read its own cookie."""
+    if token_of(call.request, call.services.config) is None or "Authorization" in call.request.headers:
+        return call.reply(CurrentView())
+    try:
+        principal = await authenticate(call.request, call.services)
+    except Rejection as refusal:
+        if refusal.code not in WRONG_WHO:
+            raise
+        return call.reply(CurrentView())
+    roles = call.core.accounts[principal.account].roles
+    return call.reply(CurrentView(principal.account, roles, sorted(principal.scopes)))
 
 
 @route("GET", "/v1/sessions", scope="keys:write")

@@ -9,7 +9,9 @@ from aiohttp import web
 
 from api.problems import PROBLEMS, Kind
 from api.services import SERVICES
-from api.web.pages import get_asset, get_docs, stream_page
+from api.web.assets import get_asset
+from api.web.front import get_front
+from api.web.pages import get_docs, stream_page
 from auction.errors import NotFound, Unavailable
 
 OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)
@@ -84,6 +86,7 @@ def problem_page(code: str, kind: Kind) -> str:
 
 
 SYSTEM_ROUTES = [
+    web.get("/", get_front),
     web.get("/livez", livez),
     web.get("/readyz", readyz),
     web.get("/version", get_version),
@@ -91,6 +94,6 @@ SYSTEM_ROUTES = [
     web.get("/asyncapi.json", get_asyncapi),
     web.get("/docs", get_docs),
     web.get("/docs/stream", get_stream_docs),
-    web.get("/web/{digest}/{name}", get_asset),
+    web.get("/web/{digest}/{name:.+}", get_asset),
     web.get("/problems/{code}", get_problem),
 ]

@@ -41,7 +41,7 @@ def main() -> None:
                     if sha256(content) != digest:
                         sys.exit(f"{name}/{file}: expected {digest}, found {sha256(content)}")
                     target = HERE / package["name"] / file
-                    target.parent.mkdir(exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(content)
         print(f"{name}: {len(package['files'])} files")
 

@@ -1,39 +1,22 @@
 """/docs and its parts: the HTTP contract in swagger-ui, the socket's messages as one plain page.
 
-Nothing is loaded from elsewhere, and the policy sent with each page says so. Files are served under the hash
-of their content, so a browser keeps them for good.
+Nothing is loaded from elsewhere, and the policy sent with each page says so.
 """
 
-import gzip
-import hashlib
 import html
-from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from auction.errors import NotFound
+from api.web.assets import asset
 
 # swagger-ui draws with inline styles; scripts come from here alone.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-DIGEST_CHARACTERS = 16
-FOREVER = "public, max-age=31536000, immutable"
-
-_JS, _CSS = "text/javascript", "text/css"
-_FILES = {
-    "swagger-ui.js": ("vendor/swagger-ui-dist/swagger-ui-bundle.js", _JS),
-    "swagger-ui.css": ("vendor/swagger-ui-dist/swagger-ui.css", _CSS),
-    "swagger-ui.license.txt": ("vendor/swagger-ui-dist/LICENSE", "text/plain"),
-    "docs.js": ("static/docs.js", _JS),
-    "docs.css": ("static/docs.css", _CSS),
-}
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -52,25 +35,6 @@ _PAGE = """<!doctype html>
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """A file as it is sent."""
-
-    content: bytes
-    gzipped: bytes
-    media: str
-    path: str
-
-
-@cache
-def asset(name: str) -> Asset:
-    """Read a file that pages use; raises KeyError for any other."""
-    file, media = _FILES[name]
-    content = resources.files("api.web").joinpath(*file.split("/")).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()[:DIGEST_CHARACTERS]
-    return Asset(content, gzip.compress(content, mtime=0), media, f"/web/{digest}/{name}")
-
-
 def guide() -> str:
     """Return the text that begins the documentation, Markdown."""
     return resources.files("api.web").joinpath("guide.md").read_text(encoding="utf-8")
@@ -83,19 +47,6 @@ async def get_docs(request: web.Request) -> web.Response:
     license_path = asset("swagger-ui.license.txt").path
     body += f'<p><small>Shown by swagger-ui, <a href="{license_path}">Apache-2.0</a>.</small></p>'
     return _page("the HTTP API", body, "swagger-ui.css", "docs.css")
-
-
-async def get_asset(request: web.Request) -> web.Response:
-    """Serve a file under its hash."""
-    name = request.match_info["name"]
-    if name not in _FILES or asset(name).path != request.path:
-        raise NotFound("file")
-    found = asset(name)
-    headers = {"Cache-Control": FOREVER, "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
-    content = found.content
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        headers["Content-Encoding"], content = "gzip", found.gzipped
-    return web.Response(body=content, content_type=found.media, charset="utf-8", headers=headers)
 
 
 def stream_page(described: dict[str, Any]) -> web.Response:

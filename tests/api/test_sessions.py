@@ -286,3 +286,14 @@ def test_over_tls_the_cookie_is_of_this_host_alone():
     refuse_other_origin(request, config)
     with pytest.raises(Rejection, match="Origin"):
         refuse_other_origin(request, Config())
+
+
+async def test_a_page_is_told_who_is_signed_in_and_nobody_is_no_error(venue, browser):
+    nobody = {"account": None, "roles": [], "scopes": []}
+    assert await venue.ok("GET", "/v1/sessions/current", None) == nobody
+    current = (await browser.call("GET", "/v1/sessions/current")).json
+    mine = await venue.ok("GET", "/v1/bids", venue.buyer)
+    assert mine["data"] == [] and current["roles"] == ["buyer"]
+    assert current["account"].startswith("acct_") and current["scopes"] == sorted(SCOPES)
+    browser.token = "x" * 43
+    assert (await browser.call("GET", "/v1/sessions/current")).json == nobody

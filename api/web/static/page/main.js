@@ -1,0 +1,64 @@
+// The frame: where you are, whether the numbers are fresh, and the screen of the hash route.
+
+import { render } from "preact";
+import "@preact/signals";
+import { html } from "fallow/html.js";
+import { connect } from "fallow/live.js";
+import { Market } from "fallow/market.js";
+import { Markets } from "fallow/markets.js";
+import { SignIn, signOut } from "fallow/sign_in.js";
+import { account, attempt, isStale, link, loadAccount, place, time, trouble } from "fallow/store.js";
+import { clock, money } from "fallow/words.js";
+
+addEventListener("hashchange", () => {
+  place.value = location.hash.slice(1) || "/";
+  scrollTo(0, 0);
+});
+
+function Screen() {
+  const [path, query = ""] = place.value.split("?");
+  const parts = path.split("/").filter(Boolean);
+  if (parts.length === 0) return html`<${Markets} />`;
+  if (parts[0] === "market" && parts[1]) return html`<${Market} key=${parts[1]} id=${parts[1]} />`;
+  if (parts[0] === "sign-in") return html`<${SignIn} token=${new URLSearchParams(query).get("token")} />`;
+  return html`<h1>Nothing is here</h1><p><a href="#/">To the markets</a></p>`;
+}
+
+function Freshness() {
+  const words = { connecting: "Connecting…", live: "Live", lost: "Connection lost: these numbers are old" };
+  return html`<span class="link ${link.value}">${words[link.value]}</span>`;
+}
+
+function Page() {
+  return html`
+    <a class="skip" href="#main" onClick=${(event) => {
+      event.preventDefault();
+      document.getElementById("main").focus();
+    }}>To the content</a>
+    <header>
+      <a class="brand" href="#/">Fallow</a>
+      <nav aria-label="Screens"><a href="#/">Markets</a> <a href="/docs">API</a></nav>
+      <span class="aside">
+        <${Freshness} /> <time>${clock(time.value)} UTC</time>
+        ${account.value
+          ? html` ${account.value.balance && html`<span>${money(account.value.balance.available)} available</span>`}
+              <button onClick=${signOut}>Sign out</button>`
+          : html` <a href="#/sign-in">Sign in</a>`}
+      </span>
+    </header>
+    ${trouble.value && html`<p class="trouble" role="alert">${trouble.value}</p>`}
+    <main id="main" tabindex="-1" class=${isStale.value ? "stale" : ""}><${Screen} /></main>
+    <footer>
+      <p>Fallow, the spot market for idle GPUs. Prices in US dollars per GPU-hour.${" "}
+        <a href="/docs">HTTP API</a> · <a href="/docs/stream">Socket</a></p>
+      <p><small>Price charts by TradingView Lightweight Charts™, © TradingView, Inc., Apache-2.0,${" "}
+        <a href="https://www.tradingview.com/" rel="noreferrer">tradingview.com</a>.</small></p>
+    </footer>
+  `;
+}
+
+const app = document.getElementById("app");
+app.replaceChildren(); // what was there until the modules came
+render(html`<${Page} />`, app);
+connect();
+attempt(loadAccount);

@@ -1,0 +1,231 @@
+// Screen 2: one market. What a GPU costs, whether so many can be had, what happens to who is outbid; the
+// auction's own demand and supply, tick by tick.
+
+import { signal } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
+import { CurveChart, PriceChart } from "fallow/charts.js";
+import { get, rows } from "fallow/client.js";
+import { html } from "fallow/html.js";
+import { attempt, curves, loadTicks, markets, secondsToTick, ticks } from "fallow/store.js";
+import { clock, count, duration, gpus, money, percent, price } from "fallow/words.js";
+
+const INTERVALS = ["1m", "5m", "1h", "1d"];
+const CANDLES = 200;
+const TABLE_TICKS = 20;
+const PAST_CURVES_MAX = 200;
+
+const past = signal(new Map()); // "market tick": its curve, as it was cleared
+
+async function loadCurve(market, tick) {
+  const key = `${market} ${tick}`;
+  if (past.value.has(key)) return;
+  const curve = await get(`/v1/markets/${encodeURIComponent(market)}/curve?tick=${tick}`);
+  past.value = new Map([...past.value, [key, curve]].slice(-PAST_CURVES_MAX));
+}
+
+export function Market({ id }) {
+  const market = markets.value.get(id);
+  useEffect(() => {
+    attempt(() => loadTicks(id));
+  }, [id]);
+  if (!market) {
+    return html`<h1>${id}</h1><p>${markets.value.size ? "There is no such market." : "Reading the market…"}</p>`;
+  }
+  const known = ticks.value.get(id) || [];
+  return html`
+    <p><a href="#/">Markets</a></p>
+    <h1>${id}</h1>
+    <p class="quiet">${market.gpu_model}, ${market.gpu_memory_gib} GiB · ${market.gpus_per_node} GPUs a node ·${" "}
+      ${market.interconnect} · ${market.region}</p>
+    <${Now} market=${market} tick=${known[0]} />
+    <${Quote} market=${market} at=${known[0]?.tick} />
+    <${Auction} market=${market} known=${known} />
+    <${Prices} market=${market} />
+    <${Recent} market=${market} known=${known.slice(0, TABLE_TICKS)} />
+    <${Rules} market=${market} />
+  `;
+}
+
+function Now({ market, tick }) {
+  const left = secondsToTick(market);
+  return html`<dl class="facts">
+    <div><dt>Price per GPU·h</dt><dd class="big">${price(tick ? tick.price : market.price)}</dd></div>
+    <div><dt>Leased</dt><dd>${tick ? `${count(tick.cleared_gpus)} of ${count(tick.offered_gpus)}` : "…"}</dd></div>
+    <div><dt>Demanded</dt><dd>${tick ? count(tick.demanded_gpus) : "…"}</dd></div>
+    <div>
+      <dt>Next tick</dt>
+      <dd>${left === null ? `${market.status}${market.status_reason ? `: ${market.status_reason}` : ""}` : `in ${Math.ceil(left)} s`}</dd>
+    </div>
+  </dl>`;
+}
+
+// "Would I get 8?": asked again at every tick.
+function Quote({ market, at }) {
+  const [wanted, setWanted] = useState(8);
+  const [quote, setQuote] = useState(null);
+  useEffect(() => {
+    let isCurrent = true;
+    attempt(() => get(`/v1/markets/${encodeURIComponent(market.id)}/quote?gpus=${wanted}`)).then((found) => {
+      if (isCurrent && found) setQuote(found);
+    });
+    return () => {
+      isCurrent = false;
+    };
+  }, [market.id, wanted, at]);
+  const take = ({ target }) => {
+    const number = Math.round(target.valueAsNumber);
+    if (number >= 1 && number <= 10_000) setWanted(number);
+  };
+  return html`<section>
+    <h2>Would you get them?</h2>
+    <label>GPUs <input type="number" min="1" max="10000" value=${wanted} onInput=${take} /></label>
+    ${quote && html`<p>${answerOf(quote)}</p>`}
+    ${quote?.suggested_limits.length > 0 &&
+    html`<table>
+      <caption>Limits, and how often a lease with such a limit was outbid within an hour</caption>
+      <thead><tr><th scope="col">Limit</th><th scope="col" class="number">per GPU·h</th><th scope="col" class="number">outbid</th></tr></thead>
+      <tbody>
+        ${quote.suggested_limits.map(
+          (one) => html`<tr>
+            <th scope="row">${one.label}</th>
+            <td class="number">${money(one.limit)}</td>
+            <td class="number">${percent(one.interruption_probability)}</td>
+          </tr>`,
+        )}
+      </tbody>
+    </table>`}
+  </section>`;
+}
+
+function answerOf(quote) {
+  if (quote.price_to_fill === null) {
+    return `Not now: of ${gpus(quote.gpus)}, the next tick could give ${quote.available_gpus} at any limit.`;
+  }
+  return `Yes: a limit of ${money(quote.price_to_fill)} would win ${gpus(quote.gpus)} at the next tick. You pay the \
+clearing price, which is the same for everybody and never above your limit.`;
+}
+
+// The curve of the chosen tick; the newest one until the scrubber is moved.
+function Auction({ market, known }) {
+  const [chosen, setChosen] = useState(null);
+  const newest = known[0]?.tick;
+  const number = chosen ?? newest;
+  useEffect(() => {
+    if (chosen !== null) attempt(() => loadCurve(market.id, chosen));
+  }, [market.id, chosen]);
+  useEffect(() => {
+    if (newest && !curves.value.has(market.id)) attempt(() => loadCurve(market.id, newest));
+  }, [market.id, newest === undefined]);
+  if (!newest) return html`<section><h2>The auction</h2><p class="quiet">No tick yet.</p></section>`;
+  const tick = known.find((one) => one.tick === number);
+  const live = chosen === null ? curves.value.get(market.id) : undefined;
+  const curve = live || past.value.get(`${market.id} ${number}`);
+  const oldest = known[known.length - 1].tick;
+  const move = ({ target }) => setChosen(target.valueAsNumber >= newest ? null : target.valueAsNumber);
+  return html`<section>
+    <h2>The auction</h2>
+    <p>Demand falls to the right (solid), supply rises (dashed). The dot is what the tick cleared: all to its left
+      have GPUs, all at its height.</p>
+    ${curve ? html`<${CurveChart} curve=${curve} tick=${tick} />` : html`<p class="quiet">Reading tick ${number}…</p>`}
+    <label class="scrubber">Tick ${number}${chosen === null ? " (newest)" : ""}
+      <input type="range" min=${oldest} max=${newest} value=${number} onInput=${move} /></label>
+    ${chosen !== null && html`<button onClick=${() => setChosen(null)}>Back to the newest</button>`}
+    ${curve && html`<${CurveTable} curve=${curve} />`}
+  </section>`;
+}
+
+function CurveTable({ curve }) {
+  const side = (title, levels) => html`<table>
+    <caption>${title}</caption>
+    <thead><tr><th scope="col" class="number">per GPU·h</th><th scope="col" class="number">GPUs so far</th></tr></thead>
+    <tbody>${levels.map(([level, total]) => html`<tr><td class="number">${money(level)}</td><td class="number">${count(total)}</td></tr>`)}</tbody>
+  </table>`;
+  return html`<details>
+    <summary>As a table</summary>
+    <div class="sides">${side("Demand", curve.demand)}${side("Supply", curve.supply)}</div>
+  </details>`;
+}
+
+function Prices({ market }) {
+  const [interval, setInterval] = useState("5m");
+  const [candles, setCandles] = useState([]);
+  useEffect(() => {
+    let isCurrent = true;
+    const path = `/v1/markets/${encodeURIComponent(market.id)}/candles?interval=${interval}&limit=100`;
+    attempt(() => rows(path, CANDLES)).then((found) => {
+      if (isCurrent && found) setCandles(found.reverse());
+    });
+    return () => {
+      isCurrent = false;
+    };
+  }, [market.id, interval]);
+  const closes = candles.filter((candle) => candle.close !== null);
+  const last = closes[closes.length - 1];
+  const words = last
+    ? `Clearing price by ${interval}: ${price(last.close)} at the end; GPUs cleared below.`
+    : "Nothing has traded in this time.";
+  return html`<section>
+    <h2>Price</h2>
+    <p role="group" aria-label="Interval">
+      ${INTERVALS.map(
+        (one) => html`<button aria-pressed=${one === interval} onClick=${() => setInterval(one)}>${one}</button> `,
+      )}
+    </p>
+    <${PriceChart} candles=${candles} words=${words} />
+  </section>`;
+}
+
+function Recent({ market, known }) {
+  const save = () => {
+    const head = "tick,cleared_at,price_usd_per_gpu_hour,cleared_gpus,offered_gpus,demanded_gpus,preempted_gpus";
+    const lines = (ticks.value.get(market.id) || []).map((tick) =>
+      [tick.tick, tick.cleared_at, tick.price ?? "", tick.cleared_gpus, tick.offered_gpus, tick.demanded_gpus,
+        tick.preempted_gpus].join(","),
+    );
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([[head, ...lines, ""].join("\n")], { type: "text/csv" }));
+    link.download = `${market.id}-ticks.csv`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  return html`<section>
+    <h2>Recent ticks</h2>
+    <div class="wide"><table>
+      <thead><tr>
+        <th scope="col" class="number">Tick</th><th scope="col">UTC</th><th scope="col" class="number">Price</th>
+        <th scope="col" class="number">Cleared</th><th scope="col" class="number">Offered</th>
+        <th scope="col" class="number">Demanded</th><th scope="col" class="number">Preempted</th>
+      </tr></thead>
+      <tbody>
+        ${known.map(
+          (tick) => html`<tr key=${tick.tick}>
+            <th scope="row" class="number">${tick.tick}</th>
+            <td>${clock(tick.cleared_at)}</td>
+            <td class="number">${price(tick.price)}</td>
+            <td class="number">${count(tick.cleared_gpus)}</td>
+            <td class="number">${count(tick.offered_gpus)}</td>
+            <td class="number">${count(tick.demanded_gpus)}</td>
+            <td class="number">${count(tick.preempted_gpus)}</td>
+          </tr>`,
+        )}
+      </tbody>
+    </table></div>
+    <button onClick=${save}>Save as CSV</button>
+  </section>`;
+}
+
+function Rules({ market }) {
+  const handicap = market.handicap_bps / 100;
+  return html`<section>
+    <h2>The rules here</h2>
+    <ul>
+      <li>Every ${duration(market.tick_seconds)} all bids and offers meet and clear at one price. Who wins pays that
+        price, whatever the limit was.</li>
+      <li>Outbid? You get ${duration(market.notice_seconds)} of notice, and your GPUs run on in that time. Raise your
+        limit to the notice's “keep price” before it ends and the notice is withdrawn.</li>
+      <li>A newcomer must beat who runs already by ${handicap} % to displace them.</li>
+      <li>GPUs are billed by the second, and settled every ${duration(market.settlement_seconds)}.</li>
+      <li>Prices go by ${money(market.price_increment)}, up to ${money(market.price_cap)} per GPU-hour.</li>
+    </ul>
+  </section>`;
+}

@@ -1,0 +1,36 @@
+// How numbers are written. Money comes as decimal strings and is only turned into a number to be drawn.
+
+export const ABSENT = "–";
+
+// "2.400000" is $2.40, "0.012500" is $0.0125: two places, more where they say something.
+export function money(text) {
+  if (text === null || text === undefined) return ABSENT;
+  const sign = text.startsWith("-") ? "−" : "";
+  const [whole, places = ""] = text.replace("-", "").split(".");
+  const kept = places.replace(/0+$/, "").padEnd(2, "0");
+  return `${sign}$${whole.replace(/\B(?=(\d{3})+$)/g, ",")}.${kept}`;
+}
+
+export const price = (text) => (text === null || text === undefined ? "no price" : money(text));
+
+export function signed(text) {
+  if (text === null || text === undefined) return ABSENT;
+  if (Number(text) === 0) return "±$0.00";
+  return text.startsWith("-") ? money(text) : `+${money(text)}`;
+}
+
+export const count = (number) => number.toLocaleString("en-US");
+export const gpus = (number) => `${count(number)} GPU${number === 1 ? "" : "s"}`;
+
+export function duration(seconds) {
+  const left = Math.max(0, Math.round(seconds));
+  if (left < 60) return `${left} s`;
+  if (left < 3600) return `${Math.floor(left / 60)} min ${left % 60 ? `${left % 60} s` : ""}`.trim();
+  const minutes = Math.floor((left % 3600) / 60);
+  return `${Math.floor(left / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
+}
+
+export const clock = (instant) =>
+  new Date(instant).toLocaleTimeString("en-GB", { hour12: false, timeZone: "UTC" });
+
+export const percent = (share) => `${(Number(share) * 100).toFixed(Number(share) < 0.1 ? 1 : 0)} %`;
