@@ -17,7 +17,7 @@ DIGEST_CHARACTERS = 16
 FOREVER = "public, max-age=31536000, immutable"
 
 _MEDIA = {"js": "text/javascript", "mjs": "text/javascript", "css": "text/css", "txt": "text/plain"}
-_VENDORED = {
+VENDORED = {
     "swagger-ui.js": "swagger-ui-dist/swagger-ui-bundle.js",
     "swagger-ui.css": "swagger-ui-dist/swagger-ui.css",
     "swagger-ui.license.txt": "swagger-ui-dist/LICENSE",
@@ -61,8 +61,8 @@ def own_files() -> tuple[str, ...]:
 def asset(name: str) -> Asset:
     """Read a file that pages use; raises KeyError for any other."""
     folder = resources.files("api.web")
-    if name in _VENDORED:
-        file = folder.joinpath("vendor", *_VENDORED[name].split("/"))
+    if name in VENDORED:
+        file = folder.joinpath("vendor", *VENDORED[name].split("/"))
     elif name in own_files():
         file = folder.joinpath("static", *name.split("/"))
     else:
@@ -76,7 +76,7 @@ def asset(name: str) -> Asset:
 async def get_asset(request: web.Request) -> web.Response:
     """Serve a file under its hash."""
     name = request.match_info["name"]
-    if name not in _VENDORED and name not in own_files():
+    if name not in VENDORED and name not in own_files():
         raise NotFound("file")
     found = asset(name)
     if found.path != request.path:

@@ -171,7 +171,7 @@ function drawPrices({ createChart, HistogramSeries, LineSeries, LineType }, elem
       textColor: colour("--ink-quiet"),
     },
     grid: { vertLines: { visible: false }, horzLines: { color: colour("--line") } },
-    timeScale: { timeVisible: true },
+    timeScale: { timeVisible: true, lockVisibleTimeRangeOnResize: true },
   });
   const at = (candle) => Math.floor(Date.parse(candle.start_at) / 1000);
   const columns = chart.addSeries(HistogramSeries, {

@@ -1,20 +1,29 @@
-// The socket: ticks of every market. What is lost is connected again, after a growing pause, and everything
+// The socket: ticks of every market, and the events of whoever is signed in. What is lost is connected again, after a growing pause, and everything
 // that may have changed meanwhile is read anew; until then the page says that its numbers are old.
 
-import { link, loadMarkets, setTime, takeTick, trouble } from "fallow/store.js";
+import { post } from "fallow/client.js";
+import { account, changes, link, loadAccount, loadMarkets, setTime, takeTick, trouble } from "fallow/store.js";
 
 const PAUSE_MS_MAX = 10_000;
 const SILENCES_MAX = 2.5; // heartbeats
 
 let attempts = 0;
 let watchdog = 0;
+let socket = null;
+
+// Begin again as whoever is signed in now.
+export const reconnect = () => socket?.close();
 
 export function connect() {
-  const socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/v1/ws`);
+  socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/v1/ws`);
+  const opened = socket;
+  const send = (message) => {
+    if (opened.readyState === WebSocket.OPEN) opened.send(JSON.stringify(message));
+  };
   let silence = 30_000;
   const heard = () => {
     clearTimeout(watchdog);
-    watchdog = setTimeout(() => socket.close(), silence);
+    watchdog = setTimeout(() => opened.close(), silence);
   };
   socket.onmessage = ({ data }) => {
     heard();
@@ -22,15 +31,17 @@ export function connect() {
     if (message.type === "hello") {
       silence = message.heartbeat_seconds * 1000 * SILENCES_MAX;
       setTime(message.time);
-      socket.send(JSON.stringify({ type: "subscribe", channels: ["markets"], id: 1 }));
+      begin(send);
     } else if (message.type === "ack") {
-      resume();
+      if (message.id === "all") resume();
     } else if (message.type === "heartbeat") {
       setTime(message.time);
     } else if (message.type === "tick") {
       takeTick(message);
     } else if (message.type === "error") {
       trouble.value = message.detail;
+    } else if (message.channel === "account") {
+      changes.value += 1;
     }
   };
   socket.onclose = () => {
@@ -43,9 +54,25 @@ export function connect() {
   heard();
 }
 
+async function begin(send) {
+  const channels = ["markets"];
+  try {
+    await loadAccount();
+    if (account.value?.scopes.some((scope) => ["bids:read", "bids:write", "supply:read"].includes(scope))) {
+      send({ type: "auth", ticket: (await post("/v1/ws-tickets", {})).ticket, id: "auth" });
+      channels.push("account");
+    }
+    send({ type: "subscribe", channels, id: "all" });
+  } catch (error) {
+    trouble.value = error.message;
+    reconnect();
+  }
+}
+
 async function resume() {
   try {
     await loadMarkets();
+    changes.value += 1; // what happened while nobody listened
     attempts = 0;
     link.value = "live";
   } catch (error) {

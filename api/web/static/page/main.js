@@ -2,12 +2,14 @@
 
 import { render } from "preact";
 import "@preact/signals";
+import { Bids } from "fallow/bids.js";
 import { html } from "fallow/html.js";
 import { connect } from "fallow/live.js";
 import { Market } from "fallow/market.js";
 import { Markets } from "fallow/markets.js";
 import { SignIn, signOut } from "fallow/sign_in.js";
-import { account, attempt, isStale, link, loadAccount, place, time, trouble } from "fallow/store.js";
+import { account, isStale, link, place, time, trouble } from "fallow/store.js";
+import { Ticket } from "fallow/ticket.js";
 import { clock, money } from "fallow/words.js";
 
 addEventListener("hashchange", () => {
@@ -20,6 +22,8 @@ function Screen() {
   const parts = path.split("/").filter(Boolean);
   if (parts.length === 0) return html`<${Markets} />`;
   if (parts[0] === "market" && parts[1]) return html`<${Market} key=${parts[1]} id=${parts[1]} />`;
+  if (parts[0] === "bid" && parts[1]) return html`<${Ticket} key=${parts[1]} id=${parts[1]} />`;
+  if (parts[0] === "bids") return html`<${Bids} />`;
   if (parts[0] === "sign-in") return html`<${SignIn} token=${new URLSearchParams(query).get("token")} />`;
   return html`<h1>Nothing is here</h1><p><a href="#/">To the markets</a></p>`;
 }
@@ -37,7 +41,8 @@ function Page() {
     }}>To the content</a>
     <header>
       <a class="brand" href="#/">Fallow</a>
-      <nav aria-label="Screens"><a href="#/">Markets</a> <a href="/docs">API</a></nav>
+      <nav aria-label="Screens"><a href="#/">Markets</a>
+        ${account.value && html`<a href="#/bids">Bids and leases</a>`} <a href="/docs">API</a></nav>
       <span class="aside">
         <${Freshness} /> <time>${clock(time.value)} UTC</time>
         ${account.value
@@ -61,4 +66,3 @@ const app = document.getElementById("app");
 app.replaceChildren(); // what was there until the modules came
 render(html`<${Page} />`, app);
 connect();
-attempt(loadAccount);

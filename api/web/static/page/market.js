@@ -38,6 +38,7 @@ export function Market({ id }) {
     <p class="quiet">${market.gpu_model}, ${market.gpu_memory_gib} GiB · ${market.gpus_per_node} GPUs a node ·${" "}
       ${market.interconnect} · ${market.region}</p>
     <${Now} market=${market} tick=${known[0]} />
+    <p><a class="action" href="#/bid/${id}">Place a bid</a></p>
     <${Quote} market=${market} at=${known[0]?.tick} />
     <${Auction} market=${market} known=${known} />
     <${Prices} market=${market} />
@@ -190,7 +191,7 @@ function Recent({ market, known }) {
   };
   return html`<section>
     <h2>Recent ticks</h2>
-    <div class="wide"><table>
+    <div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table>
       <thead><tr>
         <th scope="col" class="number">Tick</th><th scope="col">UTC</th><th scope="col" class="number">Price</th>
         <th scope="col" class="number">Cleared</th><th scope="col" class="number">Offered</th>

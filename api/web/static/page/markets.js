@@ -35,7 +35,7 @@ export function Markets() {
   return html`
     <h1>Markets</h1>
     <p class="lead">What an idle GPU costs an hour, right now. Each market clears at one price for everybody.</p>
-    <div class="wide">
+    <div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways">
       <table class="markets">
         <thead>
           <tr>
@@ -103,7 +103,7 @@ function Heat({ rows: found }) {
       .sort((a, b) => (a.price === null) - (b.price === null) || Number(a.price) - Number(b.price))[0];
   return html`
     <h2>By region and GPU</h2>
-    <div class="wide">
+    <div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways">
       <table class="heat">
         <thead>
           <tr>

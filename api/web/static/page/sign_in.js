@@ -4,6 +4,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { post, remove } from "fallow/client.js";
 import { html } from "fallow/html.js";
+import { reconnect } from "fallow/live.js";
 import { account, attempt, loadAccount, place, trouble } from "fallow/store.js";
 
 export function SignIn({ token }) {
@@ -12,6 +13,7 @@ export function SignIn({ token }) {
     const done = await attempt(async () => {
       await post("/v1/sessions", body, { headers });
       await loadAccount();
+      reconnect();
       return true;
     });
     if (done) place.value = location.hash = "/";
@@ -38,5 +40,6 @@ export function SignIn({ token }) {
 export async function signOut() {
   await attempt(() => remove("/v1/sessions"));
   account.value = null;
+  reconnect();
   trouble.value = null;
 }

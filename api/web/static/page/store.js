@@ -13,6 +13,7 @@ export const summaries = signal(null); // rows of GET /v1/markets/summary; null 
 export const ticks = signal(new Map()); // market: its latest ticks, newest first
 export const curves = signal(new Map()); // market: the newest tick's curve
 export const account = signal(null); // null: nobody is signed in
+export const changes = signal(0); // counts events of the account: who shows its things reads them again
 export const trouble = signal(null); // what went wrong last, in words
 
 let clockAhead = 0; // ms: the market's clock less this machine's

@@ -11,6 +11,21 @@ export function money(text) {
   return `${sign}$${whole.replace(/\B(?=(\d{3})+$)/g, ",")}.${kept}`;
 }
 
+// Decimal strings to millionths and back: sums and multiples without a float.
+export function micro(text) {
+  const [whole, places = ""] = text.replace("-", "").split(".");
+  const value = BigInt(whole || "0") * 1_000_000n + BigInt(places.padEnd(6, "0").slice(0, 6));
+  return text.startsWith("-") ? -value : value;
+}
+
+export function decimal(millionths) {
+  const size = millionths < 0n ? -millionths : millionths;
+  const places = String(size % 1_000_000n).padStart(6, "0");
+  return `${millionths < 0n ? "-" : ""}${size / 1_000_000n}.${places}`;
+}
+
+export const isAmount = (text) => /^\d{1,6}(\.\d{1,6})?$/.test(text);
+
 export const price = (text) => (text === null || text === undefined ? "no price" : money(text));
 
 export function signed(text) {
