@@ -7,6 +7,10 @@ import { html } from "fallow/html.js";
 import { connect } from "fallow/live.js";
 import { Market } from "fallow/market.js";
 import { Markets } from "fallow/markets.js";
+import { Money } from "fallow/money.js";
+import { Operator } from "fallow/operator.js";
+import { Owner } from "fallow/owner.js";
+import { Settings } from "fallow/settings.js";
 import { SignIn, signOut } from "fallow/sign_in.js";
 import { account, isStale, link, place, time, trouble } from "fallow/store.js";
 import { Ticket } from "fallow/ticket.js";
@@ -24,9 +28,23 @@ function Screen() {
   if (parts[0] === "market" && parts[1]) return html`<${Market} key=${parts[1]} id=${parts[1]} />`;
   if (parts[0] === "bid" && parts[1]) return html`<${Ticket} key=${parts[1]} id=${parts[1]} />`;
   if (parts[0] === "bids") return html`<${Bids} />`;
+  if (parts[0] === "money") {
+    return html`<${Money} statement=${parts[1]} line=${parts[2] && decodeURIComponent(parts[2])} />`;
+  }
+  if (parts[0] === "owner") return html`<${Owner} />`;
+  if (parts[0] === "operator") return html`<${Operator} />`;
+  if (parts[0] === "settings" && account.value) return html`<${Settings} />`;
   if (parts[0] === "sign-in") return html`<${SignIn} token=${new URLSearchParams(query).get("token")} />`;
   return html`<h1>Nothing is here</h1><p><a href="#/">To the markets</a></p>`;
 }
+
+const SCREENS = [
+  { path: "#/bids", name: "Bids and leases", scope: "bids:read" },
+  { path: "#/money", name: "Money", scope: "billing:read" },
+  { path: "#/owner", name: "Machines", scope: "supply:read" },
+  { path: "#/operator", name: "Operator", scope: "operator:read" },
+  { path: "#/settings", name: "Settings", scope: "keys:write" },
+];
 
 function Freshness() {
   const words = { connecting: "Connecting…", live: "Live", lost: "Connection lost: these numbers are old" };
@@ -42,7 +60,10 @@ function Page() {
     <header>
       <a class="brand" href="#/">Fallow</a>
       <nav aria-label="Screens"><a href="#/">Markets</a>
-        ${account.value && html`<a href="#/bids">Bids and leases</a>`} <a href="/docs">API</a></nav>
+        ${SCREENS.filter((one) => account.value?.scopes.includes(one.scope)).map(
+          (one) => html`<a key=${one.path} href=${one.path}>${one.name}</a>`,
+        )}
+        <a href="/docs">API</a></nav>
       <span class="aside">
         <${Freshness} /> <time>${clock(time.value)} UTC</time>
         ${account.value
