@@ -31,7 +31,7 @@ from auction.units import (
     Price,
     gross_reserve,
 )
-from matching.types import CHAIN, NODE_GPUS
+from matching.types import CHAIN, MARKETS_MAX, NODE_GPUS
 
 AFFILIATES_MAX = 100
 LIVE_BIDS_PER_MARKET_MAX = 10_000  # of one account
@@ -53,15 +53,15 @@ def open_account(state: State, account_id: str, role: str) -> Account:
     return account
 
 
-def market(state: State, market_id: str) -> Market:
+def market(state: State, market_id: str, pointer: str = "/market") -> Market:
     found = state.markets.get(market_id)
     if found is None:
-        raise Rejection("market_not_found", f"no market {market_id!r}", pointer="/market")
+        raise Rejection("market_not_found", f"no market {market_id!r}", pointer=pointer)
     return found
 
 
-def accepting_market(state: State, market_id: str) -> Market:
-    found = market(state, market_id)
+def accepting_market(state: State, market_id: str, pointer: str = "/market") -> Market:
+    found = market(state, market_id, pointer)
     if found.status is MarketStatus.HALTED:
         raise Rejection("market_halted", f"market {market_id} is halted: {found.status_reason}")
     if found.status is MarketStatus.CANCEL_ONLY:
@@ -168,23 +168,69 @@ def spending_cap(max_spend: Amount | None, needed: int) -> None:
 def place_bid(state: State, command: PlaceBid) -> tuple[Market, Amount]:
     """Check a new bid; return its market and the hold it needs."""
     open_account(state, command.account, "buyer")
-    venue = accepting_market(state, command.market)
-    price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
-    confirmed(command.limit, command.unconfirmed_max)
+    venues = _venues(state, command)
     quantities(command.gpus, command.min_gpus)
     colocation(command.colocate, command.gpus, command.min_gpus)
-    lifetime(state, venue, command)
-    if offers_in(state, command.account, venue.id):
-        raise Rejection("self_trade", "this account, or one it belongs with, offers GPUs in the same market")
-    if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:
-        raise Rejection("bid_limit_reached", f"{LIVE_BIDS_PER_MARKET_MAX} live bids in one market at most")
-    hold = billing.required_hold(venue, command.limit, command.gpus)
+    lifetime(state, venues[0][0], command)
+    for venue, _ in venues:
+        if offers_in(state, command.account, venue.id):
+            raise Rejection(
+                "self_trade", "this account, or one it belongs with, offers GPUs in the same market"
+            )
+        if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:
+            raise Rejection(
+                "bid_limit_reached", f"{LIVE_BIDS_PER_MARKET_MAX} live bids in one market at most"
+            )
+    hold = max(billing.required_hold(venue, limit, command.gpus) for venue, limit in venues)
     spending_cap(command.max_spend, hold)
     bound = limits.binding(state, command.account, command.key)
-    notional = command.limit * command.gpus
-    limits.admit(state, bound, limit=command.limit, more_notional=notional, more_held=hold)
+    top = max(limit for _, limit in venues)
+    limits.admit(state, bound, limit=top, more_notional=top * command.gpus, more_held=hold)
     funds(state, command.account, hold)
-    return venue, hold
+    return venues[0][0], hold
+
+
+def _venues(state: State, command: PlaceBid) -> list[tuple[Market, Price]]:
+    """Check the market and limit of a bid, or each of its alternatives; return them."""
+    if not command.alternatives:
+        venue = accepting_market(state, command.market)
+        price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
+        confirmed(command.limit, command.unconfirmed_max)
+        return [(venue, command.limit)]
+    alternatives(command)
+    venues = []
+    for i, choice in enumerate(command.alternatives):
+        pointer = f"/alternatives/{i}"
+        venue = accepting_market(state, choice.market, f"{pointer}/market")
+        price = f"{pointer}/limit_price_per_gpu_hour"
+        price_on_grid(venue, choice.limit, price, minimum=venue.price_increment)
+        confirmed(choice.limit, choice.unconfirmed_max)
+        venues.append((venue, choice.limit))
+    increments = sorted({venue.price_increment for venue, _ in venues})
+    if len(increments) > 1:
+        raise Rejection(
+            "alternatives_invalid",
+            f"the markets have different price increments ({', '.join(map(str, increments))} microusd): "
+            "their prices cannot be weighed against each other",
+            pointer="/alternatives",
+        )
+    return venues
+
+
+def alternatives(command: PlaceBid) -> None:
+    """Refuse too many alternatives, one market twice, and ends that count one market's ticks."""
+    named = [choice.market for choice in command.alternatives]
+    if len(named) > MARKETS_MAX or len(set(named)) < len(named):
+        raise Rejection(
+            "alternatives_invalid", f"expected up to {MARKETS_MAX} different markets", pointer="/alternatives"
+        )
+    if command.time_in_force is TimeInForce.IOC or command.valid_until_tick is not None:
+        raise Rejection(
+            "alternatives_invalid",
+            "every market counts its own ticks: a bid with alternatives ends by expires_at, "
+            "not by valid_until_tick and not as ioc",
+            pointer="/alternatives",
+        )
 
 
 def bids_in(state: State, account: str, market_id: str) -> bool:
@@ -218,15 +264,17 @@ def own_bid(state: State, bid_id: str, account: str, expected_version: int | Non
 
 
 def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
+    """Check an amendment; return the bid and the market that it is in."""
     bid = own_bid(state, command.bid, command.account, command.expected_version)
     open_account(state, command.account, "buyer")
-    venue = state.markets[bid.market]
-    raises_risk = (command.limit or 0) > bid.limit or (command.gpus or 0) > bid.gpus
+    old_limit = amended_limit(bid, command)
+    venue = state.markets[bid.market if command.market is None else command.market]
+    raises_risk = (command.limit or 0) > old_limit or (command.gpus or 0) > bid.gpus
     if raises_risk or command.paused is False:
-        accepting_market(state, bid.market)
+        accepting_market(state, venue.id)
     if command.limit is not None:
         price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
-        if command.limit > bid.limit:
+        if command.limit > old_limit:
             confirmed(command.limit, command.unconfirmed_max)
     gpus = bid.gpus if command.gpus is None else command.gpus
     if command.expires_at_us is not None and bid.time_in_force is not TimeInForce.GTT:
@@ -243,7 +291,23 @@ def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
         minimum = gpus  # it stays all or nothing
     quantities(gpus, minimum)
     colocation(bid.colocate, gpus, minimum)
-    return bid, venue
+    return bid, state.markets[bid.market]
+
+
+def amended_limit(bid: Bid, command: AmendBid) -> Price:
+    """Return the limit that an amendment is about; a bid with alternatives has one in each market."""
+    named = {one.market: one.limit for one in bid.alternatives} or {bid.market: bid.limit}
+    if command.market is None:
+        if bid.alternatives and command.limit is not None:
+            raise Rejection(
+                "market_required",
+                f"the bid has a limit in each of {', '.join(named)}: say in which market it changes",
+                pointer="/market",
+            )
+        return bid.limit
+    if command.market not in named:
+        raise Rejection("market_not_found", f"the bid does not name {command.market!r}", pointer="/market")
+    return named[command.market]
 
 
 def own_lease(state: State, lease_id: str, account: str) -> Lease:

@@ -1,15 +1,16 @@
 """What a tenant does: place, amend, cancel, release, acknowledge. Check first, then change."""
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from auction import admission, billing, leases, limits
-from auction.commands import AckNotice, AmendBid, CancelBid, PlaceBid, ReleaseLease, TestNotice
+from auction.commands import AckNotice, AmendBid, CancelBid, Choice, PlaceBid, ReleaseLease, TestNotice
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
 from auction.ids import arrival_hash
 from auction.model import (
     LEASE_ON_NODE,
     NOTICE_LIVE,
+    Alternative,
     Bid,
     BidStatus,
     Colocate,
@@ -22,12 +23,12 @@ from auction.model import (
     TimeInForce,
 )
 from auction.state import State
-from auction.units import Amount
+from auction.units import Amount, Price
 from auction.workloads import digest_of
 
 # What a bid takes over as it was asked.
 PLACED_FIELDS = (
-    "gpus", "limit", "min_gpus", "colocate", "labels", "time_in_force", "expires_at_us", "max_run_seconds",
+    "gpus", "min_gpus", "colocate", "labels", "time_in_force", "expires_at_us", "max_run_seconds",
     "max_spend", "on_preempt",
 )  # fmt: skip
 
@@ -45,11 +46,17 @@ def is_same_bid(bid: Bid, command: PlaceBid) -> bool:
     A bid that was amended since differs in its version; what it was placed with is not kept, so only
     the market, which never changes, is compared then.
     """
-    if bid.market != command.market or bid.workload != _digest(command):
+    asked = command.alternatives or [Choice(command.market, command.limit)]
+    if bid.markets != [choice.market for choice in asked] or bid.workload != _digest(command):
         return False
     if command.time_in_force is not TimeInForce.IOC and bid.valid_until_tick != command.valid_until_tick:
         return False
-    return bid.version > 1 or all(getattr(bid, name) == getattr(command, name) for name in PLACED_FIELDS)
+    limits = [one.limit for one in bid.alternatives] or [bid.limit]
+    return bid.version > 1 or (
+        limits == [choice.limit for choice in asked]
+        and bool(bid.alternatives) == bool(command.alternatives)
+        and all(getattr(bid, name) == getattr(command, name) for name in PLACED_FIELDS)
+    )
 
 
 def repeat_of(bid: Bid, command: PlaceBid) -> PlacedBid:
@@ -72,6 +79,7 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
         id=command.bid,
         account=command.account,
         market=market.id,
+        limit=command.limit,
         status=BidStatus.OPEN,
         seq=state.next_bid_seq,
         arrival_tick=market.tick + 1,
@@ -82,6 +90,9 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
         key=command.key,
         workload=_digest(command),
         valid_until_tick=market.tick + 1 if is_ioc else command.valid_until_tick,
+        alternatives=[
+            _alternative(state, choice.market, choice.limit, command.bid) for choice in command.alternatives
+        ],
         **{name: getattr(command, name) for name in PLACED_FIELDS},
     )
     state.next_bid_seq += 1
@@ -96,23 +107,40 @@ def place(state: State, command: PlaceBid) -> PlacedBid:
     return PlacedBid(bid, False)
 
 
+def _alternative(state: State, market_id: str, limit: Price, bid_id: str) -> Alternative:
+    market = state.markets[market_id]
+    return Alternative(market_id, limit, market.tick + 1, arrival_hash(market.digest, bid_id))
+
+
+def _amended_limits(bid: Bid, command: AmendBid) -> tuple[Price, list[Alternative]]:
+    """Return the limit where the bid is, and its alternatives, as an amendment leaves them."""
+    if command.limit is None:
+        return bid.limit, bid.alternatives
+    named = bid.market if command.market is None else command.market
+    changed = [
+        structs.replace(one, limit=command.limit) if one.market == named else one for one in bid.alternatives
+    ]
+    return command.limit if named == bid.market else bid.limit, changed
+
+
 def amend(state: State, command: AmendBid) -> Bid:
     bid, market = admission.amend_bid(state, command)
-    limit = bid.limit if command.limit is None else command.limit
+    limit, alternatives = _amended_limits(bid, command)
     gpus = bid.gpus if command.gpus is None else command.gpus
     book = state.books[market.id]
-    hold = billing.safe_hold(state, bid, limit, gpus)
-    raises_hold = limit > bid.limit or gpus > bid.gpus
+    hold = billing.safe_hold(state, bid, limit, gpus, alternatives)
+    raises_hold = (command.limit or 0) > admission.amended_limit(bid, command) or gpus > bid.gpus
     admission.spending_cap(
         bid.max_spend if command.max_spend is None else command.max_spend,
         bid.spent + (hold if raises_hold else min(hold, bid.held)),
     )
     if raises_hold or command.paused is False:
+        top = max([limit, *(one.limit for one in alternatives)])
         limits.admit(
             state,
             limits.binding(state, bid.account, bid.key, command.key),
-            limit=limit,
-            more_notional=limit * gpus - bid.limit * bid.asked_gpus,
+            limit=top,
+            more_notional=top * gpus - bid.top_limit * bid.asked_gpus,
             more_held=hold - bid.held,
         )
     if raises_hold:
@@ -128,7 +156,7 @@ def amend(state: State, command: AmendBid) -> Bid:
     if limit < bid.limit and bid.filled_gpus:
         bid.is_newcomer = True
         book.ranked_once.add(bid.id)
-    bid.limit = limit
+    bid.limit, bid.alternatives = limit, alternatives
     bid.gpus = gpus
     if bid.colocate is not Colocate.NONE:
         bid.min_gpus = gpus  # all or nothing

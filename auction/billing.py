@@ -7,6 +7,7 @@ the settlement interval, the notice and a margin, so a lease whose hold cannot b
 while the rest of the hold still pays for the notice.
 """
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from auction import funds, limits
@@ -19,7 +20,17 @@ from auction.ledger import (
     plan_release,
     plan_settlement,
 )
-from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, Bid, EndReason, Lease, Market, Usage
+from auction.model import (
+    BID_FINAL,
+    LEASE_BILLED,
+    LEASE_ON_NODE,
+    Alternative,
+    Bid,
+    EndReason,
+    Lease,
+    Market,
+    Usage,
+)
 from auction.state import State
 from auction.units import (
     MICROSECONDS_PER_SECOND,
@@ -47,6 +58,16 @@ def required_hold(market: Market, limit: Price, gpus: int) -> Amount:
     return exposure(limit, gpus, hold_window_s(market))
 
 
+def needed_hold(
+    state: State, bid: Bid, limit: Price, gpus: int, alternatives: Sequence[Alternative] | None = None
+) -> Amount:
+    """Return the hold of a bid at this limit and quantity: the most that any market it names would need."""
+    own = required_hold(state.markets[bid.market], limit, gpus)
+    named = bid.alternatives if alternatives is None else alternatives
+    others = (required_hold(state.markets[one.market], one.limit, gpus) for one in named)
+    return max([own, *others])
+
+
 def room(state: State, bid: Bid) -> int:
     """Return by how much the bid's hold may still grow: the account's money, the bid's cap and the day's."""
     rooms: list[int] = [state.available(bid.account)]
@@ -60,7 +81,7 @@ def room(state: State, bid: Bid) -> int:
 
 def why_exhausted(state: State, bid: Bid) -> EndReason:
     """Say what leaves the bid without its hold: its own cap, the day's, or the account's money."""
-    required = required_hold(state.markets[bid.market], bid.limit, bid.gpus)
+    required = needed_hold(state, bid, bid.limit, bid.gpus)
     if bid.max_spend is not None and bid.max_spend - bid.spent < required:
         return EndReason.MAX_SPEND
     of_the_day = limits.room(state, bid)
@@ -85,15 +106,17 @@ def adjust_hold(state: State, bid: Bid, target: Amount) -> bool:
     return True
 
 
-def safe_hold(state: State, bid: Bid, limit: Price, gpus: int) -> Amount:
-    """Return the hold that covers a bid changed to this limit and quantity; the next settlement trims it.
+def safe_hold(
+    state: State, bid: Bid, limit: Price, gpus: int, alternatives: Sequence[Alternative] | None = None
+) -> Amount:
+    """Return the hold that covers a bid changed to these terms; the next settlement trims it.
 
     That is its new exposure, what its leases have run up already, and what they may yet cost above a
     lower limit: until the next tick they run at this tick's price, and a notice keeps the price it was
     given at.
     """
     market = state.markets[bid.market]
-    required = required_hold(market, limit, gpus)
+    required = needed_hold(state, bid, limit, gpus, alternatives)
     on_node = [lease for lease in state.bid_leases[bid.id].values() if lease.state in LEASE_ON_NODE]
     if not on_node:
         return required
@@ -122,7 +145,7 @@ def refill_hold(state: State, bid: Bid) -> bool:
     """Top the hold up after a charge; return False when the account cannot cover the bid any more."""
     if adjust_hold(state, bid, safe_hold(state, bid, bid.limit, bid.gpus)):
         return True
-    required = required_hold(state.markets[bid.market], bid.limit, bid.gpus)
+    required = needed_hold(state, bid, bid.limit, bid.gpus)
     return bid.held >= required or adjust_hold(state, bid, required)
 
 

@@ -12,7 +12,17 @@ from auction.model import ApiKey, Colocate, Market, NodeHealth, OnPreempt, TimeI
 from auction.units import Amount, Price
 
 
+class Choice(Struct, frozen=True):
+    """One market of a bid that takes its GPUs in any of several (X3)."""
+
+    market: str
+    limit: Price
+    unconfirmed_max: Price | None = None
+
+
 class PlaceBid(Struct, frozen=True, tag=True):
+    """With `alternatives`, the first one is also `market` and `limit`."""
+
     bid: str
     account: str
     market: str
@@ -31,6 +41,7 @@ class PlaceBid(Struct, frozen=True, tag=True):
     key: str | None = None  # that asks; None: the market itself, or a journal from before keys had limits
     unconfirmed_max: Price | None = None  # a limit above it must be confirmed; None: any is
     workload: bytes | None = None  # what its nodes are to run (workloads.py)
+    alternatives: list[Choice] = []
 
 
 class AmendBid(Struct, frozen=True, tag=True):
@@ -49,6 +60,7 @@ class AmendBid(Struct, frozen=True, tag=True):
     on_preempt: OnPreempt | None = None
     key: str | None = None
     unconfirmed_max: Price | None = None
+    market: str | None = None  # whose limit changes, of a bid with alternatives
 
 
 class CancelBid(Struct, frozen=True, tag=True):
@@ -321,6 +333,12 @@ class AmendMarket(Struct, frozen=True, tag="SetMarketTiming"):  # as journals ha
     stagger_share_bps: int | None = None  # 0: hand-overs are not spread
 
 
+class RouteBids(Struct, frozen=True, tag=True):
+    """Before these markets clear together: send bids with alternatives to the market where they would win."""
+
+    markets: list[str]
+
+
 class ClearMarket(Struct, frozen=True, tag=True):
     """One tick of one market, at the entry's time."""
 
@@ -369,6 +387,7 @@ Command = (
     | CreateMarket
     | SetMarketStatus
     | AmendMarket
+    | RouteBids
     | ClearMarket
     | Sweep
 )

@@ -23,6 +23,7 @@ from auction import (
     lifetime,
     listing,
     rehearsal,
+    routing,
     safety,
     supply,
 )
@@ -60,6 +61,7 @@ from auction.commands import (
     RetireNode,
     RevokeKey,
     RotateKey,
+    RouteBids,
     SetAccountState,
     SetAffiliation,
     SetLimits,
@@ -158,6 +160,7 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     ClosePayout: accounts.close_payout,
     CreateMarket: accounts.create_market,
     SetMarketStatus: accounts.set_market_status,
+    RouteBids: routing.route,
     AmendMarket: accounts.amend_market,
 }
 
@@ -201,7 +204,7 @@ class Core:
                 listing.restore_offer(state, offer)
         for bid in live.bids:
             leases.sync_bid(state, bid)
-            required = billing.required_hold(state.markets[bid.market], bid.limit, bid.gpus)
+            required = billing.needed_hold(state, bid, bid.limit, bid.gpus)
             if bid.status not in BID_FINAL and bid.held < required:
                 state.books[bid.market].underfunded.add(bid.id)
             if bid.is_newcomer or bid.reclaimed_gpus:
@@ -218,7 +221,7 @@ class Core:
         state.seq += 1
         state.object_number = 0
         try:
-            venue = self._market_of(command)
+            venues = self._markets_of(command)
             match command:
                 case ClearMarket():
                     outcome: Any = clearing.run_tick(state, state.markets[command.market])
@@ -233,10 +236,12 @@ class Core:
             state.seq -= 1
             return rejection
         state.changes.journal.append(JournalEntry(state.seq, state.now_us, command))
-        if venue is not None and not isinstance(command, ClearMarket):
-            payload = f"{venue.input_hash}:{state.seq}:{state.now_us}:".encode() + encode_command(command)
-            venue.input_hash = hashlib.sha256(payload).hexdigest()
-            state.touch(venue)
+        if venues and not isinstance(command, ClearMarket):
+            written = encode_command(command)
+            for venue in venues:
+                payload = f"{venue.input_hash}:{state.seq}:{state.now_us}:".encode() + written
+                venue.input_hash = hashlib.sha256(payload).hexdigest()
+                state.touch(venue)
         return outcome
 
     def rehearsal(self, account: str, commands: Sequence[Command]) -> "Core":
@@ -258,16 +263,32 @@ class Core:
         if deadline_us is not None and deadline_us <= at_us:
             self.apply(Sweep(), at_us)
         ticks = []
-        for market_id in sorted(state.markets):
-            market = state.markets[market_id]
-            if market.next_tick_at_us <= at_us:
-                tick = self.apply(ClearMarket(market_id, market.tick + 1), at_us)
-                if tick is not None:
-                    ticks.append(tick)
+        due = [state.markets[name] for name in sorted(state.markets)]
+        due = [market for market in due if market.next_tick_at_us <= at_us]
+        for group in routing.groups(state, due, at_us):
+            self.apply(RouteBids(group), at_us)
+        for market in due:
+            tick = self.apply(ClearMarket(market.id, market.tick + 1), at_us)
+            if tick is not None:
+                ticks.append(tick)
         return ticks
 
+    def _markets_of(self, command: Command) -> list[Market]:
+        """Return the markets whose tick chains commit to this command."""
+        state = self._state
+        match command:
+            case RouteBids(markets=names):
+                return [state.markets[name] for name in names]
+            case PlaceBid(alternatives=[_, *_] as choices):
+                return [state.markets[c.market] for c in choices if c.market in state.markets]
+            case AmendBid(bid=name) | CancelBid(bid=name):
+                bid = state.bids.get(name)
+                return [] if bid is None else [state.markets[market] for market in bid.markets]
+            case _:
+                market = self._market_of(command)
+                return [] if market is None else [market]
+
     def _market_of(self, command: Command) -> Market | None:
-        """Return the market whose tick chain commits to this command."""
         state = self._state
         things: tuple[tuple[str, dict[str, Any]], ...] = (
             ("bid", state.bids),

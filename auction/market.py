@@ -4,7 +4,7 @@ It translates and remembers; it decides nothing. The kernel knows levels and slo
 domain prices and ids. It also keeps the price of every recent second, from which leases are metered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -12,6 +12,7 @@ from msgspec import Struct
 import matching.book
 from auction.model import Market, Node, Offer
 from auction.units import Amount, Price
+from matching import substitutes
 from matching.types import NONE, Clearing, Outcome
 
 
@@ -32,6 +33,7 @@ class Book(Protocol):
     def explain(self, handle: int) -> Outcome: ...
     def would_win(self, handle: int) -> int: ...
     def probe(self, limit: int, gpus: int, min_gpus: int, colocated: bool = False) -> tuple[int, int]: ...
+    def depth(self, level: int) -> tuple[int, int, int, int]: ...
 
 
 class Quote(Struct, frozen=True):
@@ -75,6 +77,7 @@ class MarketBook:
         self._bids: dict[str, _Terms] = {}
         self._bid_ids: dict[int, str] = {}
         self._fresh: set[str] = set()  # bids whose terms changed since the last clearing
+        self._stirred: set[int] = set()  # handles whose fill a trial changed since then
         self._offers: dict[str, tuple[int, int]] = {}  # (handle, GPUs)
         self._numbers: dict[str, int] = {}  # of nodes and interconnect domains, as the kernel knows them
         self.prices: list[tuple[int, Price]] = []  # (from second, price), oldest first
@@ -130,6 +133,21 @@ class MarketBook:
             self._book.set_held(handle, held)
         self._bids[bid_id] = _Terms(handle, level, gpus, minimum, held, colocated)
 
+    def lift(self, bid_id: str) -> None:
+        """Take a bid without leases out for a trial; `set_bid` puts it back."""
+        terms = self._bids.pop(bid_id)
+        self._book.cancel_bid(terms.handle)
+        del self._bid_ids[terms.handle]
+
+    def for_trial(self) -> substitutes.Market:
+        """This market as a joint clearing sees it; what a trial changes is told to `stir`."""
+        return substitutes.Market(self._book, self.market.handicap_bps, self.level_count)
+
+    def stir(self, handles: Iterable[int]) -> None:
+        """A trial has cleared these bids otherwise: the next clearing tells what becomes of them."""
+        self._stirred.update(handle for handle in handles if handle in self._bid_ids)
+        self.is_dirty = self.is_dirty or bool(self._stirred)
+
     def expect_outcome(self, bid_id: str) -> None:
         """The next clearing tells what becomes of this bid, even if nothing does."""
         self._fresh.add(bid_id)
@@ -177,7 +195,8 @@ class MarketBook:
         self.is_cleared = True
         fresh = {bid_id for bid_id in self._fresh if bid_id in self._bids}
         news = {self._bid_ids[handle] for handle in clearing.handles.tolist()} | fresh
-        self._fresh = set()
+        news |= {self._bid_ids[handle] for handle in self._stirred if handle in self._bid_ids}
+        self._fresh, self._stirred = set(), set()
         return clearing, [(bid_id, self.explain(bid_id)) for bid_id in sorted(news)]
 
     def explain(self, bid_id: str) -> Outcome:

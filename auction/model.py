@@ -268,8 +268,21 @@ class Offer(Struct):
     version: int = 1
 
 
+class Alternative(Struct, frozen=True):
+    """A market that a bid would take its GPUs in, at most at this limit, and its place in line there (R4)."""
+
+    market: str
+    limit: Price
+    arrival_tick: int
+    arrival_hash: int
+
+
 class Bid(Struct):
-    """A standing instruction: up to `gpus` GPUs while the price is at most `limit`."""
+    """A standing instruction: up to `gpus` GPUs while the price is at most `limit`.
+
+    One that names alternatives (X3) is in one market at a time; `market`, `limit` and its arrival are those
+    of that market. It changes them between ticks, while it has no lease (routing.py).
+    """
 
     id: str
     account: str
@@ -308,6 +321,17 @@ class Bid(Struct):
     reason_needed: int | None = None
     reason_usable: int | None = None
     version: int = 1
+    alternatives: list[Alternative] = field(default_factory=list)  # none: `market` alone
+
+    @property
+    def markets(self) -> list[str]:
+        """The markets that it names."""
+        return [one.market for one in self.alternatives] or [self.market]
+
+    @property
+    def top_limit(self) -> Price:
+        """The most it may ever pay: what limits of accounts and keys look at."""
+        return max([self.limit, *(one.limit for one in self.alternatives)])
 
     @property
     def asked_gpus(self) -> int:

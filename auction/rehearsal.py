@@ -32,10 +32,11 @@ def excerpt(state: State, account: str, commands: Sequence[Command]) -> LiveStat
     offers = [state.offers[name] for name in sorted({lease.offer for lease in leases})]
     parties = state.parties(account) | {node.account for node in nodes} | {bid.account for bid in bids}
     accounts = [state.accounts[name] for name in sorted(parties)]
-    wanted = {command.market for command in commands if isinstance(command, PlaceBid)}
-    markets = [
-        state.markets[name] for name in sorted(wanted | {bid.market for bid in bids}) if name in state.markets
-    ]
+    placed = [command for command in commands if isinstance(command, PlaceBid)]
+    wanted = {command.market for command in placed}
+    wanted |= {choice.market for command in placed for choice in command.alternatives}
+    wanted |= {market for bid in bids for market in bid.markets}
+    markets = [state.markets[name] for name in sorted(wanted) if name in state.markets]
     scopes = {account} | {bid.key for bid in bids} | {getattr(command, "key", None) for command in commands}
     ledgers = [
         ledger_account(number, code)

@@ -28,6 +28,7 @@ from auction.market import Book, MarketBook
 from auction.model import (
     BID_FINAL,
     Account,
+    Alternative,
     ApiKey,
     Bid,
     Event,
@@ -115,6 +116,7 @@ class State:
         self.market_bids: dict[str, dict[str, Bid]] = {}
         self.pending: dict[str, dict[str, Lease]] = {}
         self.client_bids: dict[tuple[str, str], str] = {}
+        self.choosers: dict[str, Bid] = {}  # bids with alternatives (X3)
         self.restricted_nodes: dict[str, Node] = {}  # they lend less than they offer
         self.node_names: dict[tuple[str, str], str] = {}
         self.deadlines = Deadlines(self.due_at_us)
@@ -156,13 +158,13 @@ class State:
         for bid in self.bids.values():
             if limits.id in (bid.account, bid.key):
                 use.held += bid.held
-                use.notional += self.notionals.setdefault(bid.id, bid.asked_gpus * bid.limit)
+                use.notional += self.notionals.setdefault(bid.id, bid.asked_gpus * bid.top_limit)
 
     def count_notional(self, bid: Bid) -> None:
         """What a bid asks for has changed: count it where a limit binds it."""
         uses = self._uses_of(bid)
         if uses:
-            notional = bid.asked_gpus * bid.limit
+            notional = bid.asked_gpus * bid.top_limit
             for use in uses:
                 use.notional += notional - self.notionals.get(bid.id, 0)
             self.notionals[bid.id] = notional
@@ -220,7 +222,10 @@ class State:
         self.bid_leases[bid.id] = {}
         if bid.client_bid_id is not None:
             self.client_bids[bid.account, bid.client_bid_id] = bid.id
-        _count(self.live_bid_counts, (bid.account, bid.market), 1)
+        if bid.alternatives:
+            self.choosers[bid.id] = bid
+        for market in bid.markets:
+            _count(self.live_bid_counts, (bid.account, market), 1)
         self.deadlines.set(bid.id, self.due_at_us(bid.id))
         if bid.valid_until_tick is not None and not bid.has_lapsed:
             heappush(self.books[bid.market].last_ticks, (bid.valid_until_tick, bid.id))
@@ -230,8 +235,19 @@ class State:
         del self.bids[bid.id], self.market_bids[bid.market][bid.id], self.bid_leases[bid.id]
         if bid.client_bid_id is not None:
             del self.client_bids[bid.account, bid.client_bid_id]
-        _count(self.live_bid_counts, (bid.account, bid.market), -1)
+        self.choosers.pop(bid.id, None)
+        for market in bid.markets:
+            _count(self.live_bid_counts, (bid.account, market), -1)
         self.notionals.pop(bid.id, None)
+
+    def move_bid(self, bid: Bid, alternative: Alternative) -> None:
+        """Let a bid take part in another of its markets from now on."""
+        assert not self.bid_leases[bid.id], "what it has ties it to its market"
+        del self.market_bids[bid.market][bid.id]
+        bid.market, bid.limit = alternative.market, alternative.limit
+        bid.arrival_tick, bid.arrival_hash = alternative.arrival_tick, alternative.arrival_hash
+        self.market_bids[bid.market][bid.id] = bid
+        self.touch(bid)
 
     def add_lease(self, lease: Lease) -> None:
         self.leases[lease.id] = lease

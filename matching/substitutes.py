@@ -19,9 +19,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from matching.types import NONE, Clearing, Outcome
+from matching.types import MARKETS_MAX, NONE, Clearing, Outcome
 
-MARKETS_MAX = 8
 ROUNDS_MAX = 3
 _UNWANTED = -(1 << 40)  # the value of a market that a wish does not name
 
@@ -55,6 +54,7 @@ class Wish(NamedTuple):
 
     A wish with a minimum above 1 goes to one market; a divisible one may be split. `held_in` is the
     market where it holds `held` GPUs now: there its limit counts in full, elsewhere less the handicap.
+    `arrivals` is its arrival by market, where every market counts its own ticks.
     """
 
     gpus: int
@@ -63,6 +63,8 @@ class Wish(NamedTuple):
     arrival: tuple[int, int, int]
     held_in: int = NONE
     held: int = 0
+    colocated: bool = False
+    arrivals: tuple[tuple[int, int, int], ...] = ()
 
 
 class Joint(NamedTuple):
@@ -262,7 +264,10 @@ class Substitutes:
             wish = wishes[i]
             for k, gpus in sorted(by_market.items()):
                 minimum = min(wish.min_gpus, gpus)
-                handle = self._markets[k].book.place_bid(wish.limits[k], gpus, minimum, *wish.arrival)
+                arrival = wish.arrivals[k] if wish.arrivals else wish.arrival
+                handle = self._markets[k].book.place_bid(
+                    wish.limits[k], gpus, minimum, *arrival, wish.colocated
+                )
                 if k == wish.held_in:
                     self._markets[k].book.set_held(handle, min(wish.held, gpus))
                 placed.append((i, k, handle))

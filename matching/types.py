@@ -21,6 +21,7 @@ SEQ_MAX = (1 << 62) - 1
 # Co-located gangs come in these sizes (X1): up to 8 GPUs on one node, more on whole nodes of one domain.
 CHAIN = (1, 2, 4, 8, 16, 32, 64)
 NODE_GPUS = 8
+MARKETS_MAX = 8  # that one bid may name, and that are cleared jointly (X3)
 REFINED_GANGS_MAX = 12  # X7: accepted gangs that a thin market is cleared without, one at a time
 
 # A sum of limit x GPUs over one side of a book must fit a signed 64-bit integer (I24).

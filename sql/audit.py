@@ -72,6 +72,7 @@ class _Command(msgspec.Struct):
     state: str | None = None
     market: str | dict[str, Any] | None = None  # the whole of it where it is created
     notice_seconds: int | None = None
+    alternatives: list[dict[str, Any]] = []
 
 
 @dataclass(slots=True)
@@ -261,8 +262,10 @@ async def _read_journal(connection: "Connection", facts: Facts) -> Finding:
                 tally.add_bad(f"entry {seq} of shard {shard_id}: {error}")
                 continue
             match command:
-                case _Command(type="AmendBid", bid=str(bid), limit=int(limit)):
+                case _Command(type="AmendBid", bid=str(bid), limit=int(limit), market=named):
                     limits.append((bid, at_us, limit))
+                    if named is not None:
+                        limits.append((f"{bid} {named}", at_us, limit))
                 case _Command(type="AmendOffer", offer=str(offer), reserve=int(reserve)):
                     reserves.append((offer, at_us, reserve))
                 case _Command(type="AckNotice", notice=str(notice), ready=True):
@@ -296,8 +299,10 @@ async def _read_origins(
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # counted by the scan before this one
             match command:
-                case _Command(type="PlaceBid", bid=str(bid), limit=int(limit)) if bid in amended_bids:
-                    facts.bid_limits.append((bid, at_us, limit))
+                case _Command(type="PlaceBid", bid=str(bid), limit=int(limit), alternatives=named):
+                    begun = [(bid, at_us, limit)]
+                    begun += [(f"{bid} {one['market']}", at_us, int(one["limit"])) for one in named]
+                    facts.bid_limits += [one for one in begun if one[0] in amended_bids]
                 case _Command(type="CreateOffer", offer=str(offer), reserve=int(reserve)) if (
                     offer in amended_offers
                 ):

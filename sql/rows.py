@@ -92,6 +92,10 @@ def _array_literal(values: list[Any]) -> str:
     return "{" + ",".join(str(value) for value in values) + "}"
 
 
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _column(field: msgspec.structs.FieldInfo) -> Column:
     name = _COLUMN_NAMES.get(field.name, field.name)
     kind = field.type
@@ -99,6 +103,9 @@ def _column(field: msgspec.structs.FieldInfo) -> Column:
         kind = next(part for part in typing.get_args(kind) if part is not type(None))
     kind = getattr(kind, "__supertype__", kind)
     origin = typing.get_origin(kind)
+    if origin is list and issubclass(typing.get_args(kind)[0], Struct):
+        decoder = msgspec.json.Decoder(kind)
+        return Column(name, field.name, "text[]", f"r.{name}::jsonb", _to_json, decoder.decode)
     if origin is list:
         element = {str: "text", int: "smallint"}[typing.get_args(kind)[0]]
         # unnest flattens nested arrays, so a list travels as its literal.

@@ -1,6 +1,7 @@
 -- What the bids of an account, or (with $2) of one of its keys, have in the market now.
 SELECT
-    coalesce(sum(limit_price * CASE WHEN is_paused THEN filled_gpus ELSE gpus END)
+    coalesce(sum(greatest(limit_price, (SELECT max((a ->> 'limit')::bigint) FROM jsonb_array_elements(alternatives) a))
+        * CASE WHEN is_paused THEN filled_gpus ELSE gpus END)
         FILTER (WHERE status NOT IN ('cancelled', 'exhausted', 'expired')), 0)::bigint AS notional,
     coalesce(sum(held), 0)::bigint AS held
 FROM bids

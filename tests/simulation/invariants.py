@@ -66,6 +66,10 @@ class Witness:
             assert bid.filled_gpus <= bid.gpus, "a bid never occupies more than it asked for"
             if bid.status in BID_FINAL:
                 assert on_node, "a final bid without leases has left"
+            live = state.bid_leases[bid.id].values()
+            assert {lease.market for lease in live} <= {bid.market}, "X3: it has GPUs in one market only"
+            if bid.alternatives:
+                assert (bid.market, bid.limit) in [(one.market, one.limit) for one in bid.alternatives]
             else:
                 assert bid.expires_at_us is None or bid.expires_at_us > state.now_us, "it should have expired"
             if bid.max_spend is not None:
@@ -110,7 +114,7 @@ class Witness:
             bound = [bid for bid in state.bids.values() if limits.id in (bid.account, bid.key)]
             use = state.limit_uses[limits.id]
             assert use.held == sum(bid.held for bid in bound)
-            assert use.notional == sum(bid.limit * bid.asked_gpus for bid in bound)
+            assert use.notional == sum(bid.top_limit * bid.asked_gpus for bid in bound)
             if limits.id in self.ceilings and self.ceilings[limits.id][2] is not None:
                 spent = limits.spent_today if limits.day == state.now_us // 86_400_000_000 else 0
                 assert spent + use.held <= self.ceilings[limits.id][2]
