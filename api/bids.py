@@ -91,6 +91,7 @@ async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
     preview = call.core.preview(await placing(call.services, _asker(call), call.body))
     return call.reply(
         PreviewView(
+            market=preview.market,
             fill_gpus=preview.fill,
             price=format_price_or_none(preview.price),
             hold=format_microusd(preview.hold),

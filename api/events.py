@@ -17,7 +17,8 @@ from api.wire_market import MarketView, TickView, market_view, tick_view
 from api.wire_money import BalanceView, PayoutView, balance_view, payout_view
 from api.wire_supply import NodeView, OfferView, node_view, offer_view
 from auction.limits import LimitWarning
-from auction.model import Bid, Event, Lease, Limits, Market, Node, Notice, Offer, Payout, Tick
+from auction.model import Bid, Event, Lease, Limits, Market, Node, Notice, Offer, Tick
+from auction.money import Payout
 from auction.state import Balance
 from sql.limit_reads import LimitUse
 

@@ -26,7 +26,7 @@ from api.wire import (
 )
 from api.wire_workloads import content_of
 from auction.bidding import PlacedBid
-from auction.commands import AmendBid, CancelBid, Command, PlaceBid
+from auction.commands import AmendBid, CancelBid, Choice, Command, PlaceBid
 from auction.core import Core
 from auction.errors import Rejection
 from auction.ids import random_id
@@ -40,12 +40,13 @@ async def placing(services: Services, principal: Principal, body: PlaceBidBody) 
     if minimum is None:
         minimum = 1 if body.colocate is Colocate.NONE else body.gpus
     time_in_force = body.time_in_force or (TimeInForce.GTT if body.expires_at else TimeInForce.GTC)
+    choices = await _choices(services, body)
     return PlaceBid(
         bid=random_id("bid"),
         account=principal.account,
-        market=body.market,
+        market=choices[0].market,
         gpus=body.gpus,
-        limit=Price(body.limit_price_per_gpu_hour),
+        limit=choices[0].limit,
         min_gpus=minimum,
         colocate=body.colocate,
         time_in_force=time_in_force,
@@ -58,9 +59,32 @@ async def placing(services: Services, principal: Principal, body: PlaceBidBody) 
         client_bid_id=body.client_bid_id,
         labels=body.labels or {},
         key=principal.key,
-        unconfirmed_max=await _unconfirmed_max(services, body.market, body.confirm_limit),
+        unconfirmed_max=choices[0].unconfirmed_max,
         workload=content_of(body.ssh_public_key, body.payload),
+        alternatives=[] if body.alternatives is None else choices,
     )
+
+
+async def _choices(services: Services, body: PlaceBidBody) -> list[Choice]:
+    """Return the markets and limits that a bid names; raises Rejection where it names none, or both ways."""
+    if body.alternatives is None:
+        for name in ("market", "limit_price_per_gpu_hour"):
+            if getattr(body, name) is None:
+                raise Rejection("missing_field", f"expected `{name}`, or `alternatives`", pointer=f"/{name}")
+        named = [(body.market, body.limit_price_per_gpu_hour)]
+    elif body.market is not None or body.limit_price_per_gpu_hour is not None:
+        raise Rejection(
+            "alternatives_invalid",
+            "expected `market` and its limit, or `alternatives`, not both",
+            pointer="/alternatives",
+        )
+    else:
+        named = [(one.market, one.limit_price_per_gpu_hour) for one in body.alternatives]
+    return [
+        Choice(market, Price(limit), await _unconfirmed_max(services, market, body.confirm_limit))
+        for market, limit in named
+        if market is not None and limit is not None
+    ]
 
 
 async def amending(
@@ -90,13 +114,14 @@ async def amending(
         key=principal.key,
         unconfirmed_max=None
         if limit is None
-        else await _unconfirmed_max(services, market, body.confirm_limit),
+        else await _unconfirmed_max(services, body.market or market, body.confirm_limit),
+        market=body.market,
     )
 
 
 def require_change(body: AmendBidBody) -> None:
     """Refuse an amendment that says nothing: Rejection `nothing_to_change`."""
-    names = (name for name in AmendBidBody.__struct_fields__ if name != "confirm_limit")
+    names = (name for name in AmendBidBody.__struct_fields__ if name not in ("confirm_limit", "market"))
     if all(getattr(body, name) is None for name in names):
         raise Rejection("nothing_to_change", "expected at least one field")
 

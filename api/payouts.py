@@ -19,7 +19,7 @@ from api.wire_money import (
 from auction.commands import Adjust, ClosePayout, RequestPayout
 from auction.errors import NotFound, Rejection
 from auction.ids import random_id
-from auction.model import Payout, PayoutState
+from auction.money import Payout, PayoutState
 from auction.state import Balance
 from auction.units import Amount, format_microusd
 from sql.reads import Slice

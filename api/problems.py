@@ -170,6 +170,14 @@ PROBLEMS: dict[str, Kind] = {
         "`accepted` names values of which each alone, all else as sent, would make it one.",
     ),
     "gpus_out_of_range": Kind(422, "The number of GPUs is out of range", "See `errors` for the bounds."),
+    "alternatives_invalid": Kind(
+        422,
+        "The alternatives do not go together",
+        "Name up to 8 different markets of one price increment instead of `market` and its limit.",
+    ),
+    "market_required": Kind(
+        422, "The bid has a limit in each of its markets", "Send `market` with the new limit."
+    ),
     "colocate_invalid": Kind(
         422,
         "The GPUs cannot be co-located",

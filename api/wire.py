@@ -39,6 +39,7 @@ from auction.model import (
     TimeInForce,
 )
 from auction.units import MICROSECONDS_PER_SECOND, Price, format_microusd
+from matching.types import MARKETS_MAX
 
 BATCH_OPERATIONS_MAX = 1_000
 
@@ -59,10 +60,18 @@ class MarketHead(Protocol):
     def next_tick_at_us(self) -> int: ...
 
 
-class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
+class AlternativeBody(Struct, frozen=True, forbid_unknown_fields=True):
     market: IdField
-    gpus: GpuCount
     limit_price_per_gpu_hour: PriceField
+
+
+class PlaceBidBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """`market` and its limit, or `alternatives`: it takes its GPUs in one of them, where it gains most."""
+
+    gpus: GpuCount
+    market: IdField | None = None
+    limit_price_per_gpu_hour: PriceField | None = None
+    alternatives: Annotated[list[AlternativeBody], Meta(min_length=1, max_length=MARKETS_MAX)] | None = None
     min_gpus: GpuCount | None = None  # 1; all of them for a co-located bid
     colocate: Colocate = Colocate.NONE
     time_in_force: TimeInForce | None = None  # gtc; gtt with `expires_at`
@@ -82,6 +91,7 @@ class AmendBidBody(Struct, frozen=True, forbid_unknown_fields=True):
     """What is left out stays as it is."""
 
     limit_price_per_gpu_hour: PriceField | None = None
+    market: IdField | None = None  # where the limit changes; needed for a bid with alternatives
     gpus: GpuCount | None = None
     min_gpus: GpuCount | None = None
     paused: bool | None = None
@@ -138,7 +148,14 @@ class ReasonView(Struct, frozen=True):
     winning_price: str | None = None
 
 
+class AlternativeView(Struct, frozen=True):
+    market: str
+    limit_price_per_gpu_hour: str
+
+
 class BidView(Struct, frozen=True):
+    """A bid with `alternatives` shows the market that it is in now, and its limit there."""
+
     id: str
     market: str
     status: str
@@ -171,11 +188,13 @@ class BidView(Struct, frozen=True):
     version: int
     created_at: str
     updated_at: str
+    alternatives: list[AlternativeView]
 
 
 class PreviewView(Struct, frozen=True):
-    """What the next tick would do with this bid if nothing else changed."""
+    """What the next tick would do with this bid if nothing else changed, where it gains most."""
 
+    market: str
     fill_gpus: int
     price: str | None
     hold: str
@@ -314,7 +333,7 @@ def bid_view(
         current_price=format_price_or_none(market.price) if bid.filled_gpus else None,
         spent=format_microusd(bid.spent),
         held=format_microusd(bid.held),
-        worst_cost_per_hour=format_microusd(bid.limit * bid.gpus),
+        worst_cost_per_hour=format_microusd(bid.top_limit * bid.gpus),
         currency=CURRENCY,
         time_in_force=bid.time_in_force,
         expires_at=format_instant_or_none(bid.expires_at_us),
@@ -334,6 +353,7 @@ def bid_view(
         version=bid.version,
         created_at=format_instant(bid.created_at_us),
         updated_at=format_instant(bid.updated_at_us),
+        alternatives=[AlternativeView(one.market, format_microusd(one.limit)) for one in bid.alternatives],
     )
 
 

@@ -22,7 +22,8 @@ from api.fields import (
     format_instant_or_none,
 )
 from api.wire_limits import LimitsBody
-from auction.model import Account, ApiKey, Payout
+from auction.model import Account, ApiKey
+from auction.money import Payout
 from auction.state import Balance
 from auction.units import format_microusd
 

@@ -29,10 +29,11 @@ from auction.ledger import (
     plan_payout,
     plan_payout_end,
 )
-from auction.model import BID_FINAL, Account, ApiKey, FundsTold, Market, MarketStatus, Payout, PayoutState
+from auction.model import BID_FINAL, Account, ApiKey, Market, MarketStatus
+from auction.money import FundsTold, Payout, PayoutState
 from auction.safety import set_limits
 from auction.state import Balance, State
-from auction.units import MICROSECONDS_PER_SECOND, Amount
+from auction.units import Amount, next_beat_us
 
 ACCOUNTS_MAX = 1_000_000
 OPEN_PAYOUTS_MAX = 16  # of one account
@@ -179,7 +180,7 @@ def create_market(state: State, command: CreateMarket) -> Market:
         created_at_us=state.now_us,
         status=MarketStatus.OPEN,
         tick=0,
-        next_tick_at_us=state.now_us + command.market.tick_seconds * MICROSECONDS_PER_SECOND,
+        next_tick_at_us=next_beat_us(state.now_us, command.market.tick_seconds),
         price=None,
         digest=genesis_digest(command.market.id),
         input_hash="",
@@ -210,7 +211,7 @@ def amend_market(state: State, command: AmendMarket) -> Market:
         given["stagger_share_bps"] = None
     admission.market_terms(msgspec.structs.replace(market, **given))
     if given.get("tick_seconds", market.tick_seconds) != market.tick_seconds:
-        market.next_tick_at_us = state.now_us + given["tick_seconds"] * MICROSECONDS_PER_SECOND
+        market.next_tick_at_us = next_beat_us(state.now_us, given["tick_seconds"])
     for name, value in given.items():
         setattr(market, name, value)
     state.touch(market)

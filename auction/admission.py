@@ -4,7 +4,7 @@ Checks run in the order of precedence in which a client should learn of them: wh
 what, with which numbers, and last with which money. Each raises one `Rejection` with a stable code.
 """
 
-from auction import billing, limits
+from auction import alternatives, billing, limits
 from auction.commands import AmendBid, AmendNode, CreateNode, CreateOffer, PlaceBid
 from auction.errors import NotFound, Rejection
 from auction.model import (
@@ -31,7 +31,7 @@ from auction.units import (
     Price,
     gross_reserve,
 )
-from matching.types import CHAIN, MARKETS_MAX, NODE_GPUS
+from matching.types import CHAIN, NODE_GPUS
 
 AFFILIATES_MAX = 100
 LIVE_BIDS_PER_MARKET_MAX = 10_000  # of one account
@@ -197,7 +197,7 @@ def _venues(state: State, command: PlaceBid) -> list[tuple[Market, Price]]:
         price_on_grid(venue, command.limit, "/limit_price_per_gpu_hour", minimum=venue.price_increment)
         confirmed(command.limit, command.unconfirmed_max)
         return [(venue, command.limit)]
-    alternatives(command)
+    alternatives.check(command)
     venues = []
     for i, choice in enumerate(command.alternatives):
         pointer = f"/alternatives/{i}"
@@ -215,22 +215,6 @@ def _venues(state: State, command: PlaceBid) -> list[tuple[Market, Price]]:
             pointer="/alternatives",
         )
     return venues
-
-
-def alternatives(command: PlaceBid) -> None:
-    """Refuse too many alternatives, one market twice, and ends that count one market's ticks."""
-    named = [choice.market for choice in command.alternatives]
-    if len(named) > MARKETS_MAX or len(set(named)) < len(named):
-        raise Rejection(
-            "alternatives_invalid", f"expected up to {MARKETS_MAX} different markets", pointer="/alternatives"
-        )
-    if command.time_in_force is TimeInForce.IOC or command.valid_until_tick is not None:
-        raise Rejection(
-            "alternatives_invalid",
-            "every market counts its own ticks: a bid with alternatives ends by expires_at, "
-            "not by valid_until_tick and not as ioc",
-            pointer="/alternatives",
-        )
 
 
 def bids_in(state: State, account: str, market_id: str) -> bool:
@@ -267,7 +251,7 @@ def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
     """Check an amendment; return the bid and the market that it is in."""
     bid = own_bid(state, command.bid, command.account, command.expected_version)
     open_account(state, command.account, "buyer")
-    old_limit = amended_limit(bid, command)
+    old_limit = alternatives.amended_limit(bid, command)
     venue = state.markets[bid.market if command.market is None else command.market]
     raises_risk = (command.limit or 0) > old_limit or (command.gpus or 0) > bid.gpus
     if raises_risk or command.paused is False:
@@ -292,22 +276,6 @@ def amend_bid(state: State, command: AmendBid) -> tuple[Bid, Market]:
     quantities(gpus, minimum)
     colocation(bid.colocate, gpus, minimum)
     return bid, state.markets[bid.market]
-
-
-def amended_limit(bid: Bid, command: AmendBid) -> Price:
-    """Return the limit that an amendment is about; a bid with alternatives has one in each market."""
-    named = {one.market: one.limit for one in bid.alternatives} or {bid.market: bid.limit}
-    if command.market is None:
-        if bid.alternatives and command.limit is not None:
-            raise Rejection(
-                "market_required",
-                f"the bid has a limit in each of {', '.join(named)}: say in which market it changes",
-                pointer="/market",
-            )
-        return bid.limit
-    if command.market not in named:
-        raise Rejection("market_not_found", f"the bid does not name {command.market!r}", pointer="/market")
-    return named[command.market]
 
 
 def own_lease(state: State, lease_id: str, account: str) -> Lease:

@@ -1,8 +1,8 @@
 """What a tenant does: place, amend, cancel, release, acknowledge. Check first, then change."""
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from auction import admission, billing, leases, limits
+from auction import admission, alternatives, billing, leases, limits
 from auction.commands import AckNotice, AmendBid, CancelBid, Choice, PlaceBid, ReleaseLease, TestNotice
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
@@ -112,30 +112,19 @@ def _alternative(state: State, market_id: str, limit: Price, bid_id: str) -> Alt
     return Alternative(market_id, limit, market.tick + 1, arrival_hash(market.digest, bid_id))
 
 
-def _amended_limits(bid: Bid, command: AmendBid) -> tuple[Price, list[Alternative]]:
-    """Return the limit where the bid is, and its alternatives, as an amendment leaves them."""
-    if command.limit is None:
-        return bid.limit, bid.alternatives
-    named = bid.market if command.market is None else command.market
-    changed = [
-        structs.replace(one, limit=command.limit) if one.market == named else one for one in bid.alternatives
-    ]
-    return command.limit if named == bid.market else bid.limit, changed
-
-
 def amend(state: State, command: AmendBid) -> Bid:
     bid, market = admission.amend_bid(state, command)
-    limit, alternatives = _amended_limits(bid, command)
+    limit, choices = alternatives.amended(bid, command)
     gpus = bid.gpus if command.gpus is None else command.gpus
     book = state.books[market.id]
-    hold = billing.safe_hold(state, bid, limit, gpus, alternatives)
-    raises_hold = (command.limit or 0) > admission.amended_limit(bid, command) or gpus > bid.gpus
+    hold = billing.safe_hold(state, bid, limit, gpus, choices)
+    raises_hold = (command.limit or 0) > alternatives.amended_limit(bid, command) or gpus > bid.gpus
     admission.spending_cap(
         bid.max_spend if command.max_spend is None else command.max_spend,
         bid.spent + (hold if raises_hold else min(hold, bid.held)),
     )
     if raises_hold or command.paused is False:
-        top = max([limit, *(one.limit for one in alternatives)])
+        top = max([limit, *(one.limit for one in choices)])
         limits.admit(
             state,
             limits.binding(state, bid.account, bid.key, command.key),
@@ -156,7 +145,7 @@ def amend(state: State, command: AmendBid) -> Bid:
     if limit < bid.limit and bid.filled_gpus:
         bid.is_newcomer = True
         book.ranked_once.add(bid.id)
-    bid.limit, bid.alternatives = limit, alternatives
+    bid.limit, bid.alternatives = limit, choices
     bid.gpus = gpus
     if bid.colocate is not Colocate.NONE:
         bid.min_gpus = gpus  # all or nothing

@@ -20,17 +20,8 @@ from auction.ledger import (
     plan_release,
     plan_settlement,
 )
-from auction.model import (
-    BID_FINAL,
-    LEASE_BILLED,
-    LEASE_ON_NODE,
-    Alternative,
-    Bid,
-    EndReason,
-    Lease,
-    Market,
-    Usage,
-)
+from auction.model import BID_FINAL, LEASE_BILLED, LEASE_ON_NODE, Alternative, Bid, EndReason, Lease, Market
+from auction.money import Usage
 from auction.state import State
 from auction.units import (
     MICROSECONDS_PER_SECOND,

@@ -31,7 +31,7 @@ from auction.model import (
     Tick,
 )
 from auction.state import State
-from auction.units import BASIS_POINTS, MICROSECONDS_PER_SECOND, Amount, Price
+from auction.units import BASIS_POINTS, MICROSECONDS_PER_SECOND, Amount, Price, next_beat_us
 from matching.packing import Fill, OfferUnits, place
 from matching.types import Clearing, Outcome, Reason
 
@@ -50,7 +50,8 @@ def genesis_digest(market_id: str) -> str:
 
 def run_tick(state: State, market: Market) -> Tick | None:
     """Run the market's beat at `state.now_us`: charges always, an auction unless it is halted (R12)."""
-    _schedule(market, state.now_us)
+    # The next beat after now: a late tick runs once, missed beats are not made up (F15, F16).
+    market.next_tick_at_us = next_beat_us(state.now_us, market.tick_seconds)
     state.touch(market)
     for bid in billing.settle_due(state, market, billing.second_of(state.now_us)):
         exhaust(state, bid)
@@ -128,13 +129,6 @@ def exhaust(state: State, bid: Bid) -> None:
     if not remaining:
         billing.adjust_hold(state, bid, Amount(0))
         state.drop_bid(bid)
-
-
-def _schedule(market: Market, now_us: int) -> None:
-    """The next beat after now: a late tick runs once, missed beats are not made up (F15, F16)."""
-    period_us = market.tick_seconds * MICROSECONDS_PER_SECOND
-    missed = max(0, now_us - market.next_tick_at_us) // period_us
-    market.next_tick_at_us += (missed + 1) * period_us
 
 
 def _refresh_windows(state: State, market: Market) -> None:

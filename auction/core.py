@@ -38,6 +38,7 @@ from auction.commands import (
     AmendOffer,
     CancelAfter,
     CancelBid,
+    Choice,
     ClearMarket,
     ClosePayout,
     Command,
@@ -101,6 +102,7 @@ __all__ = ["Balance", "Core", "PlacedBid", "Preview", "Recalled"]
 class Preview(Struct, frozen=True):
     """What a bid would get at the next tick if nothing else changed, and what it would tie up."""
 
+    market: str
     fill: int
     price: Price | None
     hold: Amount
@@ -421,15 +423,26 @@ class Core:
 
     def preview(self, command: PlaceBid) -> Preview:
         """Say what a bid would get and tie up. Raises the Rejection that it would meet."""
-        market, hold = admission.place_bid(self._state, command)
-        fill, price = self._state.books[market.id].probe(
-            command.limit, command.gpus, command.min_gpus, command.colocate is not Colocate.NONE
-        )
+        _, hold = admission.place_bid(self._state, command)
+        choices = command.alternatives or [Choice(command.market, command.limit)]
+        probed = [self._probe(command, choice) for choice in choices]
+        market, fill, price = max(probed, key=lambda one: one[0])[1:]
         return Preview(
+            market=market.id,
             fill=fill,
             price=price,
             hold=hold,
-            worst_cost_per_hour=exposure(command.limit, command.gpus, SECONDS_PER_HOUR),
+            worst_cost_per_hour=exposure(
+                max(choice.limit for choice in choices), command.gpus, SECONDS_PER_HOUR
+            ),
             effective_tick=market.tick + 1,
             cutoff_at_us=market.next_tick_at_us,
         )
+
+    def _probe(self, command: PlaceBid, choice: Choice) -> tuple[int, Market, int, Price | None]:
+        """Try one market: (what the bid would gain an hour there, market, GPUs, price)."""
+        fill, price = self._state.books[choice.market].probe(
+            choice.limit, command.gpus, command.min_gpus, command.colocate is not Colocate.NONE
+        )
+        gain = 0 if price is None else fill * (choice.limit - price)
+        return gain, self._state.markets[choice.market], fill, price

@@ -8,7 +8,8 @@ want of money. Each is told once, and again only after there was enough in betwe
 
 from auction.events import EventKind
 from auction.ledger import HELD, ledger_account
-from auction.model import Account, FundsTold
+from auction.model import Account
+from auction.money import FundsTold
 from auction.state import State
 
 LOW_HOLDS = 20

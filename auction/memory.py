@@ -32,11 +32,9 @@ from auction.model import (
     Notice,
     Offer,
     OfferStatus,
-    Payout,
-    PayoutState,
     Tick,
-    Usage,
 )
+from auction.money import Payout, PayoutState, Usage
 from auction.ports import Changes, KeyedRequest, LiveState, StoredAnswer
 from auction.units import MICROSECONDS_PER_SECOND, Price
 

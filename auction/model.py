@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from auction.money import FundsTold
 from auction.units import Amount, Price
 
 
@@ -130,20 +131,6 @@ NOTICE_TRANSITIONS: dict[NoticeState, frozenset[NoticeState]] = {
     NoticeState.DONE: frozenset(),
 }
 NOTICE_LIVE = frozenset({NoticeState.ISSUED, NoticeState.ACKNOWLEDGED})
-
-
-class PayoutState(StrEnum):
-    CREATED = "created"  # set aside
-    PAID = "paid"
-    FAILED = "failed"  # given back
-
-
-class FundsTold(StrEnum):
-    """What an account was last told of its money."""
-
-    NOTHING = "nothing"
-    LOW = "low"
-    EXHAUSTED = "exhausted"
 
 
 class Account(Struct):
@@ -397,18 +384,6 @@ class Notice(Struct):
     closed_at_us: int | None = None
 
 
-class Payout(Struct):
-    """An owner's earnings on their way out: set aside when asked for, gone when the operator has paid."""
-
-    id: str
-    account: str
-    amount: Amount
-    state: PayoutState
-    reference: str  # of the payment, by whoever made it
-    created_at_us: int
-    closed_at_us: int | None = None
-
-
 class Tick(Struct):
     """One market's published result of one tick (RULES.md R10)."""
 
@@ -446,20 +421,6 @@ class Curve(Struct, frozen=True):
     tick: int
     demand: list[tuple[Price, int]]
     supply: list[tuple[Price, int]]
-
-
-class Usage(Struct, frozen=True):
-    """Metered seconds of a lease at one price; each row starts where the last one ended."""
-
-    lease: str
-    from_s: int
-    to_s: int
-    gpu_count: int
-    price: Price
-    carry_in: int
-    carry_out: int
-    amount: Amount
-    is_first: bool
 
 
 class Event(Struct, frozen=True):

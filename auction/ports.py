@@ -11,22 +11,8 @@ from msgspec import Struct, field
 
 from auction.commands import JournalEntry
 from auction.ledger import Transfer
-from auction.model import (
-    Account,
-    ApiKey,
-    Bid,
-    Curve,
-    Event,
-    Lease,
-    Limits,
-    Market,
-    Node,
-    Notice,
-    Offer,
-    Payout,
-    Tick,
-    Usage,
-)
+from auction.model import Account, ApiKey, Bid, Curve, Event, Lease, Limits, Market, Node, Notice, Offer, Tick
+from auction.money import Payout, Usage
 from auction.units import Price
 
 

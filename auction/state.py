@@ -42,10 +42,9 @@ from auction.model import (
     Notice,
     Offer,
     OfferStatus,
-    Payout,
     Tick,
-    Usage,
 )
+from auction.money import Payout, Usage
 from auction.ports import Changes, LiveState
 from auction.units import Amount
 

@@ -63,6 +63,12 @@ def exposure(price: Price, gpu_count: int, seconds: int) -> Amount:
     return Amount(-(-price * gpu_count * seconds // SECONDS_PER_HOUR))
 
 
+def next_beat_us(now_us: int, tick_seconds: int) -> int:
+    """Return when the clock next beats: markets with ticks of one length clear at the same instants."""
+    period_us = tick_seconds * MICROSECONDS_PER_SECOND
+    return (now_us // period_us + 1) * period_us
+
+
 def fee_share(amount: Amount, fee_bps: int) -> Amount:
     """Return the operator's share of a charge, rounded down in the owner's favour."""
     return Amount(amount * fee_bps // BASIS_POINTS)

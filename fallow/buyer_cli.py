@@ -35,15 +35,34 @@ def bid() -> None:
 @click.option("--gpus", type=int, required=True)
 @click.option("--limit", type=Dollars, required=True, help="At most so many dollars per GPU-hour, e.g. 2.40.")
 @click.option("--min-gpus", type=int, help="Fewer are of no use. [default: 1]")
+@click.option(
+    "--or",
+    "others",
+    multiple=True,
+    metavar="MARKET=LIMIT",
+    help="Another market that would do as well, and its limit; up to 7. The bid gets one of them.",
+)
 @click.option("--colocate", type=click.Choice(["none", "node", "fabric"]))
 @click.option("--max-spend", type=Dollars, help="Dollars in all; kept to the microdollar.")
 @click.option("--on-preempt", type=click.Choice(["requeue", "cancel"]))
 @click.option("--confirm-limit", is_flag=True, help="Yes, that far above the market's price.")
 @remote
-def bid_place(client: "Client", market: str, gpus: int, limit: str, **terms: Any) -> Found:
+def bid_place(
+    client: "Client", market: str, gpus: int, limit: str, others: tuple[str, ...], **terms: Any
+) -> Found:
     """Place a bid on MARKET; it is durable when this returns."""
     terms["confirm_limit"] = terms["confirm_limit"] or None
+    if others:
+        named = {market: limit, **dict(_market_and_limit(other) for other in others)}
+        return BID_COLUMNS, [client.place_bid(gpus=gpus, alternatives=named, **terms)]
     return BID_COLUMNS, [client.place_bid(market, gpus=gpus, limit_price_per_gpu_hour=limit, **terms)]
+
+
+def _market_and_limit(text: str) -> tuple[str, str]:
+    market, is_given, limit = text.partition("=")
+    if not is_given or not market or not limit:
+        raise click.BadParameter(f"expected MARKET=LIMIT, got {text!r}", param_hint="--or")
+    return market, limit
 
 
 @bid.command("preview")
@@ -77,12 +96,13 @@ def bid_show(client: "Client", bid: str) -> Found:
 @bid.command("amend")
 @click.argument("bid")
 @click.option("--limit", type=Dollars)
+@click.option("--market", help="Where the limit changes, of a bid with several markets.")
 @click.option("--gpus", type=int)
 @click.option("--paused/--resumed", default=None)
 @remote
-def bid_amend(client: "Client", bid: str, limit: str | None, gpus: int | None, paused: bool | None) -> Found:
+def bid_amend(client: "Client", bid: str, limit: str | None, **terms: Any) -> Found:
     """Change a bid while it runs."""
-    return BID_COLUMNS, [client.amend_bid(bid, limit_price_per_gpu_hour=limit, gpus=gpus, paused=paused)]
+    return BID_COLUMNS, [client.amend_bid(bid, limit_price_per_gpu_hour=limit, **terms)]
 
 
 @bid.command("cancel")

@@ -17,20 +17,8 @@ from msgspec import Struct
 from auction.commands import JournalEntry, decode_command
 from auction.errors import Unavailable
 from auction.ledger import CODES_PER_ACCOUNT, CUSTOMER_CODES
-from auction.model import (
-    Account,
-    ApiKey,
-    Bid,
-    Curve,
-    Event,
-    Lease,
-    Market,
-    Node,
-    Notice,
-    Offer,
-    Payout,
-    Tick,
-)
+from auction.model import Account, ApiKey, Bid, Curve, Event, Lease, Market, Node, Notice, Offer, Tick
+from auction.money import Payout
 from auction.state import Balance
 from auction.units import Amount, Price
 from sql import query

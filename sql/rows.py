@@ -15,20 +15,8 @@ import msgspec
 from asyncpg import Record
 from msgspec import Struct
 
-from auction.model import (
-    Account,
-    ApiKey,
-    Bid,
-    Event,
-    Lease,
-    Limits,
-    Market,
-    Node,
-    Notice,
-    Offer,
-    Payout,
-    Tick,
-)
+from auction.model import Account, ApiKey, Bid, Event, Lease, Limits, Market, Node, Notice, Offer, Tick
+from auction.money import Payout
 from auction.targets import Target
 
 S = TypeVar("S", bound=Struct)

@@ -36,10 +36,9 @@ from auction.model import (
     Node,
     Notice,
     Offer,
-    Payout,
     Tick,
-    Usage,
 )
+from auction.money import Payout, Usage
 from auction.ports import Answer, Changes, KeyedRequest, LiveState, StoredAnswer
 from auction.units import MICROSECONDS_PER_SECOND, Price
 from sql import query

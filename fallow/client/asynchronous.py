@@ -117,10 +117,11 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
 
     async def place_bid(
         self,
-        market: str,
+        market: str | None = None,
         *,
         gpus: int,
-        limit_price_per_gpu_hour: Money,
+        limit_price_per_gpu_hour: Money | None = None,
+        alternatives: Mapping[str, Money] | None = None,
         min_gpus: int | None = None,
         colocate: str | None = None,
         time_in_force: str | None = None,
@@ -137,6 +138,7 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
     ) -> Bid:
         """Place a bid; it is durable when this returns.
 
+        `alternatives` instead of a market and its limit: {market: limit}, up to 8, of which it gets one.
         `payload` is what its nodes run: {"command": [...], "image": ..., "env": {...}}.
         """
         terms = terms_of(locals())
@@ -144,7 +146,13 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         return found
 
     async def preview_bid(
-        self, market: str, *, gpus: int, limit_price_per_gpu_hour: Money, min_gpus: int | None = None
+        self,
+        market: str | None = None,
+        *,
+        gpus: int,
+        limit_price_per_gpu_hour: Money | None = None,
+        alternatives: Mapping[str, Money] | None = None,
+        min_gpus: int | None = None,
     ) -> Preview:
         """Return what a bid would get and tie up; nothing is placed."""
         terms = terms_of(locals())
@@ -156,6 +164,7 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         bid: str,
         *,
         limit_price_per_gpu_hour: Money | None = None,
+        market: str | None = None,
         gpus: int | None = None,
         min_gpus: int | None = None,
         paused: bool | None = None,
@@ -165,7 +174,7 @@ class AsyncClient(OwnerRoutes, AccountRoutes):
         on_preempt: str | None = None,
         confirm_limit: bool | None = None,
     ) -> Bid:
-        """Change a bid while it runs."""
+        """Change a bid while it runs; of one with alternatives, the limit in `market`."""
         terms = terms_of({name: value for name, value in locals().items() if name != "bid"})
         found: Bid = await self._transport.ask("PATCH", f"/v1/bids/{bid}", Bid, body=terms)
         return found

@@ -93,10 +93,10 @@ class Client:
     def quote(self, market: str, gpus: int, *, min_gpus: int = 1) -> Quote:
         return self._run(self._client.quote(market, gpus, min_gpus=min_gpus))
 
-    def place_bid(self, market: str, **terms: Any) -> Bid:
+    def place_bid(self, market: str | None = None, **terms: Any) -> Bid:
         return self._run(self._client.place_bid(market, **terms))
 
-    def preview_bid(self, market: str, **terms: Any) -> Preview:
+    def preview_bid(self, market: str | None = None, **terms: Any) -> Preview:
         return self._run(self._client.preview_bid(market, **terms))
 
     def amend_bid(self, bid: str, **terms: Any) -> Bid:

@@ -20,6 +20,11 @@ class Reason(Struct, frozen=True):
     winning_price: Decimal | None = None
 
 
+class Alternative(Struct, frozen=True):
+    market: str
+    limit_price_per_gpu_hour: Decimal
+
+
 class Bid(Struct, frozen=True):
     id: str
     market: str
@@ -53,6 +58,7 @@ class Bid(Struct, frozen=True):
     version: int
     created_at: datetime
     updated_at: datetime
+    alternatives: list[Alternative] = []
 
 
 class Result(Struct, frozen=True):
@@ -77,6 +83,7 @@ class Batch(Struct, frozen=True):
 
 
 class Preview(Struct, frozen=True):
+    market: str
     fill_gpus: int
     price: Decimal | None
     hold: Decimal

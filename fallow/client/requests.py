@@ -71,6 +71,11 @@ def terms_of(named: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in terms.items():
         if name in _MONEY:
             terms[name] = write_money(value, name)
+        elif name == "alternatives":
+            terms[name] = [
+                {"market": market, "limit_price_per_gpu_hour": write_money(limit, name)}
+                for market, limit in value.items()
+            ]
         elif isinstance(value, datetime):
             terms[name] = write_time(value, name)
     return terms

@@ -161,15 +161,21 @@ def test_its_hold_pays_for_the_dearest_of_its_markets():
 
 def test_a_market_that_beats_alone_takes_who_wins_in_it():
     venues = Venues(names=("h100.us",))
-    venues.at_us += 3 * SECOND
-    venues.do(CreateMarket(make_market("h100.eu")))
+    venues.do(CreateMarket(make_market("h100.eu", tick_seconds=5)))
     venues.buyer("acct_a")
-    venues.lend("h100.eu", 4)
+    venues.lend("h100.eu", 4, 1_900_000)
+    venues.lend("h100.us", 4, 1_000_000)
     bid = venues.bid("acct_a", 4, {"h100.us": 3_000_000, "h100.eu": 2_000_000})
-    venues.beat(seconds=7)  # h100.us clears: nothing is offered there
     assert bid.market == "h100.us"
-    venues.beat(seconds=3)
+    venues.beat(seconds=5)  # h100.eu clears; h100.us, where it would gain more, does not yet
     assert venues.where(bid) == ("h100.eu", 4)
+
+
+def test_markets_of_one_beat_clear_at_the_same_instants_whenever_they_were_made():
+    venues = Venues(names=("h100.us",))
+    venues.at_us += 7 * SECOND
+    venues.do(CreateMarket(make_market("h100.eu")))
+    assert len({market.next_tick_at_us for market in venues.core.markets.values()}) == 1
 
 
 def test_nobody_is_sent_to_a_halted_market():
