@@ -28,9 +28,8 @@ async def test_a_bid_with_every_end_reads_back_as_it_was_placed(venue):
     assert (other.status, other.json["code"]) == (409, "client_bid_id_conflict")
     amended = await venue.ok("PATCH", f"/v1/bids/{bid['id']}", venue.buyer, {"max_spend": "6.50"})
     assert (amended["max_spend"], amended["version"]) == ("6.500000", 2)
-    assert await venue.ok("GET", f"/v1/bids/{bid['id']}", venue.buyer) == amended | {
-        "reason": amended["reason"]
-    }
+    shown = await venue.ok("GET", f"/v1/bids/{bid['id']}", venue.buyer)
+    assert shown | {"reason": None} == amended | {"reason": None}  # a tick may have said why meanwhile
 
 
 async def test_a_lease_runs_its_time_and_the_event_feed_says_that_the_bid_expired(venue):
