@@ -40,10 +40,12 @@ async def create_market(call: Call[CreateMarketBody, NoQuery]) -> Reply[MarketVi
 
 @route("PATCH", "/v1/operator/markets/{market}", scope="operator:write")
 async def amend_market(call: Call[AmendMarketBody, NoQuery]) -> Reply[MarketView]:
-    """Change a market's beat and promises; a new tick length begins now."""
+    """Change a market's beat and promises; a new tick length begins now; needs If-Match."""
     if call.body == AmendMarketBody():
         raise Rejection("nothing_to_change", "expected at least one field")
-    command = AmendMarket(call.path_part("market"), **msgspec.structs.asdict(call.body))
+    version = call.required_version()
+    settings = msgspec.structs.asdict(call.body)
+    command = AmendMarket(call.path_part("market"), **settings, expected_version=version)
     return await call.submit(command, market_view)
 
 
@@ -85,11 +87,14 @@ async def create_account(call: Call[CreateAccountBody, NoQuery]) -> Reply[Accoun
 
 @route("PATCH", "/v1/operator/accounts/{account}", scope="operator:write")
 async def amend_account(call: Call[AmendAccountBody, NoQuery]) -> Reply[AccountView]:
-    """Change an account's name or roles. What it loses it can ask for no more; what runs goes on."""
+    """Change an account's name or roles; needs If-Match.
+
+    What it loses it can ask for no more; what runs goes on.
+    """
     if call.body == AmendAccountBody():
         raise Rejection("nothing_to_change", "expected at least one field")
     roles: list[str] | None = None if call.body.roles is None else [*call.body.roles]
-    command = AmendAccount(call.path_part("account"), call.body.name, roles)
+    command = AmendAccount(call.path_part("account"), call.body.name, roles, call.required_version())
     return await call.submit(command, account_view)
 
 

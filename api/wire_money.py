@@ -180,6 +180,7 @@ class AccountView(Struct, frozen=True):
     state: str
     affiliation: str | None
     created_at: str
+    version: int
     key: str | None = None
 
 
@@ -231,4 +232,5 @@ def account_view(account: Account) -> AccountView:
         state=account.state,
         affiliation=account.affiliation,
         created_at=format_instant(account.created_at_us),
+        version=account.version,
     )

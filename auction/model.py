@@ -160,6 +160,7 @@ class Account(Struct):
     cancel_releases: bool = False  # and their leases end too
     affiliation: str | None = None  # accounts with the same one count as one party of a market
     funds_told: FundsTold = FundsTold.NOTHING
+    version: int = 1  # counts what an operator changed
 
 
 class Limits(Struct):
@@ -228,6 +229,7 @@ class Market(Struct):
     price: Price | None = None  # of the last tick that traded
     digest: str = ""  # of the last tick, hex; the seed of the next one
     input_hash: str = ""  # of the commands since that tick, chained
+    version: int = 1  # counts what an operator changed, not the ticks
 
 
 class Node(Struct):
