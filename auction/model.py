@@ -1,9 +1,8 @@
 """The things of the market, as the engine holds them and the projections store them.
 
-One struct per table, one field per column, so that what is written is what is read back and the
-state hash of a restarted engine equals that of the one that died. Prices are microusd per GPU-hour,
-amounts microusd, `_us` microseconds and `_s` seconds since the epoch. States are enums with their
-transition table beside them.
+One struct per table, one field per column, so that what is written is what is read back and the state hash
+of a restarted engine equals that of the one that died. Prices are microusd per GPU-hour, amounts microusd,
+`_us` microseconds and `_s` seconds since the epoch. States have their transition table beside them.
 """
 
 from enum import StrEnum
@@ -79,7 +78,6 @@ class BidStatus(StrEnum):
     EXPIRED = "expired"
 
 
-BID_IN_BOOK = frozenset({BidStatus.OPEN, BidStatus.PARTIAL, BidStatus.FILLED, BidStatus.PREEMPTING})
 BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED, BidStatus.EXPIRED})
 
 
