@@ -31,3 +31,16 @@ UPDATE accounts SET version = 1 + (
 WHERE EXISTS (SELECT FROM past_changes);
 
 DROP FUNCTION msgpack_text;
+
+-- The audit log says of a setting what it was before, too. What was written without is hashed as it always was.
+ALTER TABLE audit_log ADD COLUMN before text;  -- JSON
+CREATE OR REPLACE FUNCTION audit_hash(entry audit_log) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, public, pg_temp
+    RETURN sha256((entry).previous_hash || convert_to((
+        SELECT string_agg(coalesce(octet_length(convert_to(f, 'UTF8')) || ':' || f, '-') || ',', '' ORDER BY n)
+        FROM unnest(ARRAY[(entry).id::text, (entry).at_us::text, (entry).account, (entry).key, (entry).scope,
+            (entry).address, (entry).request_id, (entry).method, (entry).path, encode((entry).request_sha256, 'hex'),
+            (entry).request, (entry).status::text, (entry).subject, (entry).answer]
+            || CASE WHEN (entry).before IS NULL THEN '{}'::text[] ELSE ARRAY[(entry).before] END)
+            WITH ORDINALITY AS fields(f, n)
+    ), 'UTF8'));
