@@ -58,7 +58,7 @@ async def enrol_node(call: Call[EnrolBody, NoQuery]) -> Reply[NodeView]:
     return await call.submit(EnrolNode(call.body.node, call.account), view)
 
 
-@route("POST", "/v1/agent/heartbeat", scope="agent", bucket="agents")
+@route("POST", "/v1/agent/heartbeat", scope="agent", bucket="agents", is_keyed=False)
 async def heartbeat(call: Call[HeartbeatBody, NoQuery]) -> Reply[HeartbeatView]:
     """Give a sign of life: without one a node is degraded after 15 s and lost after 60 s."""
     node = call.core.nodes.get(call.body.node)

@@ -141,6 +141,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         Tickets(),
     )
     app.cleanup_ctx.append(_node_watch)
+    app.on_startup.append(_read_audit_head)
     app[OPENAPI] = describe(ROUTES, version("fallow"))
     app[ASYNCAPI] = asyncapi.document(version("fallow"))
     app.router.add_routes(SYSTEM_ROUTES)
@@ -165,6 +166,10 @@ async def _let_go(app: web.Application) -> None:
     services.leaving.set()
     if services.sockets:
         await asyncio.wait(services.sockets.values(), timeout=SOCKETS_END_SECONDS_MAX)
+
+
+async def _read_audit_head(app: web.Application) -> None:
+    await app[SERVICES].audit_log.read_head(app[SERVICES].system)
 
 
 async def _node_watch(app: web.Application) -> AsyncIterator[None]:

@@ -26,8 +26,10 @@ class OperatorAuditLogQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class AuditEntryView(Struct, frozen=True):
     """`request` and `answer` are JSON as text, null where they were over 8 KiB; hashes are hex.
 
+    `before` is what a setting was (a market, an account, limits), null where there is nothing to compare.
     `hash` is SHA-256 of the previous row's hash and this row's fields from `id` to `answer`, in this order
-    and each with its length in bytes ("3:abc,", "-," for null; `at` in microseconds since the epoch).
+    and each with its length in bytes ("3:abc,", "-," for null; `at` in microseconds since the epoch); then
+    `before`, where it is not null. Every tick's message on the socket has the newest hash of all.
     """
 
     id: int
@@ -44,6 +46,7 @@ class AuditEntryView(Struct, frozen=True):
     status: int
     subject: str | None
     answer: str | None
+    before: str | None
     previous_hash: str
     hash: str
 
@@ -83,6 +86,7 @@ def _view(entry: Entry) -> AuditEntryView:
         status=act.status,
         subject=act.subject,
         answer=act.answer,
+        before=act.before,
         previous_hash=entry.previous_hash.hex(),
         hash=entry.hash.hex(),
     )

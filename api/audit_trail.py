@@ -25,8 +25,8 @@ class _Named(Struct, frozen=True):
     id: str | None = None
 
 
-async def record(call: Call[Any, Any], scope: str, reply: Reply[Any]) -> None:
-    """Write a request that has succeeded down; raises Unavailable."""
+async def record(call: Call[Any, Any], scope: str, reply: Reply[Any], before: Struct | None = None) -> None:
+    """Write a request that has succeeded down, with what it changed; raises Unavailable."""
     principal = call.principal
     assert principal is not None
     answer = reply.kept or reply.answer
@@ -50,6 +50,7 @@ async def record(call: Call[Any, Any], scope: str, reply: Reply[Any]) -> None:
             status=answer.status,
             subject=_subject(answer),
             answer=_json(answer.body, answer.content_type),
+            before=None if before is None else msgspec.json.encode(before).decode(),
         )
     )
 

@@ -85,7 +85,7 @@ async def place_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[BidView]:
     return await call.submit(command, lambda placed: shown(call.core, placed.bid), status=placed_status)
 
 
-@route("POST", "/v1/bids/preview", scope="bids:read")
+@route("POST", "/v1/bids/preview", scope="bids:read", is_keyed=False)
 async def preview_bid(call: Call[PlaceBidBody, NoQuery]) -> Reply[PreviewView]:
     """Say what a bid would get and tie up; nothing is stored."""
     preview = call.core.preview(await placing(call.services, _asker(call), call.body))
@@ -178,7 +178,7 @@ async def list_bid_events(call: Call[NoBody, ListQuery]) -> Reply[Page[EventView
     return call.reply(page(events, found.last and found.last.account_seq))
 
 
-@route("PATCH", "/v1/bids/{bid}", scope="bids:write")
+@route("PATCH", "/v1/bids/{bid}", scope="bids:write", if_match="optional")
 async def amend_bid(call: Call[AmendBidBody, NoQuery]) -> Reply[BidView]:
     """Change a bid while it runs: its limit both ways, its GPUs, whether it is paused."""
     require_change(call.body)
@@ -187,7 +187,7 @@ async def amend_bid(call: Call[AmendBidBody, NoQuery]) -> Reply[BidView]:
     return await call.submit(command, lambda bid: shown(call.core, bid), absent=await _when_absent(call))
 
 
-@route("DELETE", "/v1/bids/{bid}", scope="bids:write", bucket="exits")
+@route("DELETE", "/v1/bids/{bid}", scope="bids:write", bucket="exits", if_match="optional")
 async def cancel_bid(call: Call[NoBody, CancelQuery]) -> Reply[BidView]:
     """Cancel a bid; `release=false` lets its leases run on until they end by themselves."""
     command = CancelBid(call.path_part("bid"), call.account, call.query.release, call.expected_version())

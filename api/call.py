@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}", re.ASCII)
-_ETAG = re.compile(r'"([0-9]{1,18})"', re.ASCII)
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}", re.ASCII)
+ETAG = re.compile(r'"([0-9]{1,18})"', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Call(Generic[B, Q]):
         key = self.request.headers.get("Idempotency-Key")
         if key is None:
             return None
-        if _IDEMPOTENCY_KEY.fullmatch(key) is None:
+        if IDEMPOTENCY_KEY.fullmatch(key) is None:
             raise Rejection("malformed_header", "Idempotency-Key: expected 1..255 printable ASCII characters")
         digest = hashlib.sha256()
         parts = (
@@ -158,7 +158,7 @@ class Call(Generic[B, Q]):
         text = self.request.headers.get("If-Match")
         if text is None or text.strip() == "*":
             return None
-        match = _ETAG.fullmatch(text.strip())
+        match = ETAG.fullmatch(text.strip())
         if match is None:
             raise Rejection("malformed_header", 'If-Match: expected one strong ETag such as "3"')
         return int(match[1])

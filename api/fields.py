@@ -154,7 +154,11 @@ SCHEMAS: dict[type, dict[str, Any]] = {
     AmountField: _DECIMAL_SCHEMA | {"description": "USD"},
     CostField: _DECIMAL_SCHEMA | {"description": "USD"},
     InstantField: {"type": "string", "format": "date-time"},
-    IdField: {"type": "string", "maxLength": OBJECT_ID_CHARACTERS_MAX},
+    IdField: {
+        "type": "string",
+        "maxLength": OBJECT_ID_CHARACTERS_MAX,
+        "pattern": f"^{_OBJECT_ID.pattern}$",
+    },
     NameField: {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
     ReferenceField: {"type": "string", "maxLength": REFERENCE_CHARACTERS_MAX},
     NetworkField: {"type": "string", "maxLength": 43},

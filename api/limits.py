@@ -23,6 +23,19 @@ CONFIRM_ABOVE_MEDIANS = 10  # RULES.md: limits are asked twice above this many t
 MEDIAN_STANDS_SECONDS = 60
 
 
+def account_now(call: Call[Any, Any]) -> AccountView | None:
+    """Return the account that a request names, as it is now."""
+    account = call.core.accounts.get(call.path_part("account"))
+    return None if account is None else account_view(account)
+
+
+def _limits(call: Call[Any, Any]) -> LimitsView | None:
+    """Return the limits of the key or account that a request names, as they are now."""
+    (scope,) = call.request.match_info.values()
+    limits = call.core.limits.get(scope)
+    return None if limits is None else _view(call)(limits)
+
+
 @route("GET", "/v1/limits", scope="billing:read")
 async def get_limits(call: Call[NoBody, NoQuery]) -> Reply[LimitsView]:
     """Show what the operator lets your account risk, and how much of it is used."""
@@ -35,21 +48,21 @@ async def get_key_limits(call: Call[NoBody, NoQuery]) -> Reply[LimitsView]:
     return await _show(call, call.account, (await own_key(call)).id)
 
 
-@route("PUT", "/v1/keys/{key}/limits", scope="keys:write")
+@route("PUT", "/v1/keys/{key}/limits", scope="keys:write", before=_limits)
 async def set_key_limits(call: Call[LimitsBody, NoQuery]) -> Reply[LimitsView]:
     """Limit one of your keys: the price, the open notional, the spend of a day."""
     refuse_limited(call)
     return await _set(call, (await own_key(call)).id, call.account)
 
 
-@route("POST", "/v1/keys/{key}/stop", scope="keys:write", bucket="exits")
+@route("POST", "/v1/keys/{key}/stop", scope="keys:write", bucket="exits", before=_limits)
 async def stop_key(call: Call[StopBody, NoQuery]) -> Reply[LimitsView]:
     """Kill switch: cancel what a key has placed; it places nothing until another key resumes it."""
     key = await own_key(call)
     return await call.submit(StopKey(key.id, call.account, call.body.release), _view(call))
 
 
-@route("POST", "/v1/keys/{key}/resume", scope="keys:write")
+@route("POST", "/v1/keys/{key}/resume", scope="keys:write", before=_limits)
 async def resume_key(call: Call[NoBody, NoQuery]) -> Reply[LimitsView]:
     """Let a stopped key place bids again."""
     refuse_limited(call)
@@ -65,20 +78,20 @@ async def get_account_limits(call: Call[NoBody, NoQuery]) -> Reply[LimitsView]:
     return await _show(call, account, account)
 
 
-@route("PUT", "/v1/operator/accounts/{account}/limits", scope="operator:write")
+@route("PUT", "/v1/operator/accounts/{account}/limits", scope="operator:write", before=_limits)
 async def set_account_limits(call: Call[LimitsBody, NoQuery]) -> Reply[LimitsView]:
     """Limit an account, with all its keys: the price, the open notional, the spend of a day."""
     account = account_id(call)
     return await _set(call, account, account)
 
 
-@route("PUT", "/v1/operator/accounts/{account}/affiliation", scope="operator:write")
+@route("PUT", "/v1/operator/accounts/{account}/affiliation", scope="operator:write", before=account_now)
 async def set_affiliation(call: Call[AffiliationBody, NoQuery]) -> Reply[AccountView]:
     """Declare which accounts belong together: no two of them trade with each other."""
     return await call.submit(SetAffiliation(account_id(call), call.body.affiliation), account_view)
 
 
-@route("POST", "/v1/operator/accounts/{account}/freeze", scope="operator:write")
+@route("POST", "/v1/operator/accounts/{account}/freeze", scope="operator:write", before=account_now)
 async def freeze_account(call: Call[FreezeBody, NoQuery]) -> Reply[AccountView]:
     """Freeze an account: it can neither bid nor offer until it is reopened; cancel its bids if asked."""
     body = call.body
@@ -86,7 +99,7 @@ async def freeze_account(call: Call[FreezeBody, NoQuery]) -> Reply[AccountView]:
     return await call.submit(command, account_view)
 
 
-@route("POST", "/v1/operator/accounts/{account}/unfreeze", scope="operator:write")
+@route("POST", "/v1/operator/accounts/{account}/unfreeze", scope="operator:write", before=account_now)
 async def unfreeze_account(call: Call[NoBody, NoQuery]) -> Reply[AccountView]:
     """Reopen a frozen account."""
     return await call.submit(SetAccountState(account_id(call), "open"), account_view)

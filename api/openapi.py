@@ -10,6 +10,7 @@ import msgspec
 
 from api import signing
 from api.browser import COOKIE
+from api.call import ETAG, IDEMPOTENCY_KEY
 from api.event_stream import StreamQuery
 from api.fields import schema_of_field
 from api.intake import is_all_optional
@@ -40,10 +41,9 @@ SECURITY_SCHEMES: dict[str, dict[str, str]] = {
 }
 
 STREAM_PATH = "/v1/stream"
-_HEADERS: dict[str, dict[str, Any]] = {
-    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
-    "If-Match": {"type": "string"},
-}
+_KEY = {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"}
+_VERSION = {"type": "string", "pattern": f"^{ETAG.pattern}$"}
+_VERSION_OR_ANY = {"type": "string", "pattern": f"^({ETAG.pattern}|[*])$"}
 
 
 def describe(routes: list[Route], version: str) -> bytes:
@@ -164,8 +164,16 @@ def _query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
     if route.method == "GET":
         return []
-    names = ["Idempotency-Key"] if route.method == "POST" else ["Idempotency-Key", "If-Match"]
-    return [{"name": name, "in": "header", "required": False, "schema": _HEADERS[name]} for name in names]
+    headers = [_header("Idempotency-Key", _KEY)] if route.is_keyed else []
+    if route.if_match == "required":
+        headers.append(_header("If-Match", _VERSION, is_required=True))
+    elif route.if_match == "optional":
+        headers.append(_header("If-Match", _VERSION_OR_ANY))
+    return headers
+
+
+def _header(name: str, schema: dict[str, Any], *, is_required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": is_required, "schema": schema}
 
 
 def _name(reference: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from api.call import Call, Reply
 from api.codec import Page
 from api.fields import Cursor, PageLimit
 from api.keys import mint_key, scopes_of
+from api.limits import account_now
 from api.paging import page, read_key
 from api.routes import NoBody, NoQuery, route
 from api.wire_market import (
@@ -31,6 +32,12 @@ class AccountsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     cursor: Cursor | None = None
 
 
+def _market(call: Call[Any, Any]) -> MarketView | None:
+    """Return the market that a request names, as it is now."""
+    market = call.core.markets.get(call.path_part("market"))
+    return None if market is None else market_view(market)
+
+
 @route("POST", "/v1/operator/markets", scope="operator:write", status=201)
 async def create_market(call: Call[CreateMarketBody, NoQuery]) -> Reply[MarketView]:
     """Open a market; its first tick falls one tick length from now."""
@@ -38,23 +45,25 @@ async def create_market(call: Call[CreateMarketBody, NoQuery]) -> Reply[MarketVi
     return await call.submit(CreateMarket(market), market_view)
 
 
-@route("PATCH", "/v1/operator/markets/{market}", scope="operator:write")
+@route("PATCH", "/v1/operator/markets/{market}", scope="operator:write", if_match="required", before=_market)
 async def amend_market(call: Call[AmendMarketBody, NoQuery]) -> Reply[MarketView]:
-    """Change a market's beat and promises; a new tick length begins now."""
+    """Change a market's beat and promises; a new tick length begins now; needs If-Match."""
     if call.body == AmendMarketBody():
         raise Rejection("nothing_to_change", "expected at least one field")
-    command = AmendMarket(call.path_part("market"), **msgspec.structs.asdict(call.body))
+    version = call.required_version()
+    settings = msgspec.structs.asdict(call.body)
+    command = AmendMarket(call.path_part("market"), **settings, expected_version=version)
     return await call.submit(command, market_view)
 
 
-@route("POST", "/v1/operator/markets/{market}/halt", scope="operator:write")
+@route("POST", "/v1/operator/markets/{market}/halt", scope="operator:write", before=_market)
 async def halt_market(call: Call[MarketStatusBody, NoQuery]) -> Reply[MarketView]:
     """Stop a market, or let it take cancels only; tenants run on at the last price."""
     command = SetMarketStatus(call.path_part("market"), call.body.status, call.body.reason)
     return await call.submit(command, market_view)
 
 
-@route("POST", "/v1/operator/markets/{market}/resume", scope="operator:write")
+@route("POST", "/v1/operator/markets/{market}/resume", scope="operator:write", before=_market)
 async def resume_market(call: Call[NoBody, NoQuery]) -> Reply[MarketView]:
     """Open a halted market again."""
     command = SetMarketStatus(call.path_part("market"), MarketStatus.OPEN.value, None)
@@ -83,13 +92,22 @@ async def create_account(call: Call[CreateAccountBody, NoQuery]) -> Reply[Accoun
     return call.reveal(reply, msgspec.structs.replace(created[0], key=text) if created else None)
 
 
-@route("PATCH", "/v1/operator/accounts/{account}", scope="operator:write")
+@route(
+    "PATCH",
+    "/v1/operator/accounts/{account}",
+    scope="operator:write",
+    if_match="required",
+    before=account_now,
+)
 async def amend_account(call: Call[AmendAccountBody, NoQuery]) -> Reply[AccountView]:
-    """Change an account's name or roles. What it loses it can ask for no more; what runs goes on."""
+    """Change an account's name or roles; needs If-Match.
+
+    What it loses it can ask for no more; what runs goes on.
+    """
     if call.body == AmendAccountBody():
         raise Rejection("nothing_to_change", "expected at least one field")
     roles: list[str] | None = None if call.body.roles is None else [*call.body.roles]
-    command = AmendAccount(call.path_part("account"), call.body.name, roles)
+    command = AmendAccount(call.path_part("account"), call.body.name, roles, call.required_version())
     return await call.submit(command, account_view)
 
 

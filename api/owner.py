@@ -34,7 +34,7 @@ _NO_DAY, _NO_NODE = 0, "-"
 SHEET_GROUPS_MAX = 10_000
 
 
-@route("POST", "/v1/owner/reserve-calculator", scope="supply:read")
+@route("POST", "/v1/owner/reserve-calculator", scope="supply:read", is_keyed=False)
 async def calculate_reserve(call: Call[ReserveBody, NoQuery]) -> Reply[ReserveView]:
     """Say what a GPU-hour costs, which reserve to ask for, and what it would have brought."""
     body = call.body

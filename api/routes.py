@@ -10,7 +10,7 @@ import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -33,6 +33,7 @@ AUDITED_SCOPES = frozenset(
     ("supply:write", "billing:write", "keys:write", "webhooks:write", "operator:write")
 )
 
+IfMatch = Literal["ignored", "optional", "required"]
 Handler = Callable[[Call[Any, Any]], Awaitable[Reply[Any]]]
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 
@@ -61,6 +62,9 @@ class Route:
     bucket: Bucket  # that its requests are counted in, where it has a scope
     also: tuple[str, ...] = ()  # media types that a query may ask for besides JSON and msgpack
     media: str | None = None  # the one media type that it answers in, whatever Accept says
+    if_match: IfMatch = "ignored"
+    is_keyed: bool = True  # a repeat under its Idempotency-Key gets the first answer
+    before: Callable[[Call[Any, Any]], Struct | None] | None = None  # what it changes, as it was
 
     @property
     def name(self) -> str:
@@ -117,9 +121,10 @@ class Route:
             )
         call = Call(request, services, codec, principal, body, query, raw, self.status)
         with acting(self._reach(principal)):
+            before = None if self.before is None else self.before(call)
             reply = await self.handler(call)
             if self.is_audited and self.scope is not None:
-                await record(call, self.scope, reply)
+                await record(call, self.scope, reply, before)
             if is_sheet and reply.value is not None:
                 return self._sheet(request, reply.value)
             return respond(reply, codec)
@@ -152,6 +157,9 @@ def route(
     bucket: Bucket = "requests",
     also: tuple[str, ...] = (),
     media: str | None = None,
+    if_match: IfMatch = "ignored",
+    is_keyed: bool = True,
+    before: Callable[[Call[Any, Any]], Struct | None] | None = None,
 ) -> Callable[[H], Route]:
     """Declare a handler's route; `status` is that of its success."""
 
@@ -159,7 +167,10 @@ def route(
         hints = typing.get_type_hints(handler)
         body, query = typing.get_args(hints["call"])
         (view,) = typing.get_args(hints["return"])
-        return Route(method, path, handler, body, query, view, scope, status, is_batch, bucket, also, media)
+        return Route(
+            method, path, handler, body, query, view, scope, status,
+            is_batch, bucket, also, media, if_match, is_keyed, before,
+        )  # fmt: skip
 
     return declare
 

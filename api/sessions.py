@@ -76,7 +76,7 @@ class TicketView(Struct, frozen=True):
     expires_at: str
 
 
-@route("POST", "/v1/sessions", status=201)
+@route("POST", "/v1/sessions", status=201, is_keyed=False)
 async def create_session(call: Call[CreateSessionBody, NoQuery]) -> Reply[SessionView]:
     """Sign a browser in, with a key in Authorization or a sign-in link's token; sets its cookie.
 
@@ -98,7 +98,7 @@ async def create_session(call: Call[CreateSessionBody, NoQuery]) -> Reply[Sessio
     return reply
 
 
-@route("DELETE", "/v1/sessions")
+@route("DELETE", "/v1/sessions", is_keyed=False)
 async def sign_out(call: Call[NoBody, NoQuery]) -> Reply[SessionView]:
     """Sign this browser out: its session ends now, and the cookie goes."""
     browsers, config = call.services.browsers, call.services.config
@@ -137,7 +137,7 @@ async def list_sessions(call: Call[NoBody, NoQuery]) -> Reply[Page[SessionView]]
     return call.reply(page([session_view(session) for session in found], None))
 
 
-@route("DELETE", "/v1/sessions/{session}", scope="keys:write")
+@route("DELETE", "/v1/sessions/{session}", scope="keys:write", is_keyed=False)
 async def end_session(call: Call[NoBody, NoQuery]) -> Reply[SessionView]:
     """Sign one of your account's browsers out."""
     closed = await call.services.browsers.close(call.account, call.path_part("session"))
@@ -172,7 +172,7 @@ async def create_sign_in_link(call: Call[NoBody, NoQuery]) -> Reply[SignInLinkVi
     return call.reveal(reply, structs.replace(view, token=token))
 
 
-@route("POST", "/v1/ws-tickets", scope=SOCKET_SCOPES, status=201)
+@route("POST", "/v1/ws-tickets", scope=SOCKET_SCOPES, status=201, is_keyed=False)
 async def create_ws_ticket(call: Call[NoBody, NoQuery]) -> Reply[TicketView]:
     """Give a ticket that a socket's `auth` message takes in place of a key: once, within 30 seconds.
 

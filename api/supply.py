@@ -97,7 +97,7 @@ async def get_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     return call.reply(node_view(shown, NodeReliability(**counts)))
 
 
-@route("PATCH", "/v1/nodes/{node}", scope="supply:write")
+@route("PATCH", "/v1/nodes/{node}", scope="supply:write", if_match="optional")
 async def amend_node(call: Call[AmendNodeBody, NoQuery]) -> Reply[NodeView]:
     """Rename a node, or describe it anew while nothing is offered or leased on it."""
     body = call.body
@@ -109,7 +109,7 @@ async def amend_node(call: Call[AmendNodeBody, NoQuery]) -> Reply[NodeView]:
     )
 
 
-@route("DELETE", "/v1/nodes/{node}", scope="supply:write", bucket="exits")
+@route("DELETE", "/v1/nodes/{node}", scope="supply:write", bucket="exits", if_match="optional")
 async def retire_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     """Take a node out of the market for good, once it is recalled and empty; its name is free again."""
     return await call.submit(
@@ -117,19 +117,19 @@ async def retire_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     )
 
 
-@route("POST", "/v1/nodes/{node}/cordon", scope="supply:write")
+@route("POST", "/v1/nodes/{node}/cordon", scope="supply:write", if_match="optional")
 async def cordon_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     """Stop new leases on a node; what runs goes on."""
     return await call.submit(_cordoning(call, is_cordoned=True), node_view)
 
 
-@route("POST", "/v1/nodes/{node}/uncordon", scope="supply:write")
+@route("POST", "/v1/nodes/{node}/uncordon", scope="supply:write", if_match="optional")
 async def uncordon_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
     """Allow new leases on a node again."""
     return await call.submit(_cordoning(call, is_cordoned=False), node_view)
 
 
-@route("POST", "/v1/nodes/{node}/recall", scope="supply:write", bucket="exits")
+@route("POST", "/v1/nodes/{node}/recall", scope="supply:write", bucket="exits", if_match="optional")
 async def recall_node(call: Call[RecallNodeBody, NoQuery]) -> Reply[RecallView]:
     """Take a node back: its offers are withdrawn and its leases get their notice.
 
@@ -191,7 +191,7 @@ async def get_offer(call: Call[NoBody, NoQuery]) -> Reply[OfferView]:
     return call.reply(offer_view(call.found(found, "offer")))
 
 
-@route("PATCH", "/v1/offers/{offer}", scope="supply:write")
+@route("PATCH", "/v1/offers/{offer}", scope="supply:write", if_match="required")
 async def amend_offer(call: Call[AmendOfferBody, NoQuery]) -> Reply[OfferView]:
     """Change an offer's reserve or end; needs If-Match."""
     if call.body == AmendOfferBody():
@@ -207,7 +207,7 @@ async def amend_offer(call: Call[AmendOfferBody, NoQuery]) -> Reply[OfferView]:
     return await call.submit(command, offer_view, absent=await _when_absent(call))
 
 
-@route("DELETE", "/v1/offers/{offer}", scope="supply:write", bucket="exits")
+@route("DELETE", "/v1/offers/{offer}", scope="supply:write", bucket="exits", if_match="required")
 async def withdraw_offer(call: Call[NoBody, NoQuery]) -> Reply[OfferView]:
     """Withdraw an offer: leases on it get the notice it promised; needs If-Match."""
     command = WithdrawOffer(call.path_part("offer"), call.account, call.required_version())

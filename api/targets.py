@@ -122,7 +122,7 @@ async def list_target_bids(call: Call[NoBody, TargetBidsQuery]) -> Reply[Page[Bi
     return call.reply(page(views, first if first > 1 else None))
 
 
-@route("PATCH", "/v1/targets/{target}", scope="bids:write")
+@route("PATCH", "/v1/targets/{target}", scope="bids:write", if_match="optional")
 async def amend_target(call: Call[AmendTargetBody, NoQuery]) -> Reply[TargetView]:
     """Pause or resume a target, or change its limit or how many GPUs it may have."""
     body, version = call.body, call.expected_version()
@@ -155,7 +155,7 @@ async def amend_target(call: Call[AmendTargetBody, NoQuery]) -> Reply[TargetView
     return await _change(call, found.id, act)
 
 
-@route("DELETE", "/v1/targets/{target}", scope="bids:write", bucket="exits")
+@route("DELETE", "/v1/targets/{target}", scope="bids:write", bucket="exits", if_match="optional")
 async def cancel_target(call: Call[NoBody, NoQuery]) -> Reply[TargetView]:
     """Cancel a target and its bid; its leases end now."""
     found, version = await _own(call), call.expected_version()

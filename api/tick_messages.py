@@ -17,6 +17,7 @@ def tick_message(services: Services, codec: Codec, tick: Tick) -> tuple[str, byt
     if known is not None and known[0] == tick.tick:
         return channel, known[1]
     curve = curve_view(services.engine.core.curve(tick.market))
-    payload = codec.encode(TickMessage(channel, tick.tick, tick_view(tick), curve))
+    head = services.audit_log.head
+    payload = codec.encode(TickMessage(channel, tick.tick, tick_view(tick), curve, head))
     services.tick_messages[name] = (tick.tick, payload)
     return channel, payload

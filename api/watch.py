@@ -103,7 +103,7 @@ class TickReplayView(Struct, frozen=True):
     difference: str | None
 
 
-@route("POST", "/v1/operator/ticks/{market}/{tick}/replay", scope="operator:read")
+@route("POST", "/v1/operator/ticks/{market}/{tick}/replay", scope="operator:read", is_keyed=False)
 async def replay(call: Call[NoBody, NoQuery]) -> Reply[TickReplayView]:
     """Replay the journal from its first entry up to a tick, and compare the digests; one at a time."""
     services, market, text = call.services, call.path_part("market"), call.path_part("tick")

@@ -110,7 +110,7 @@ async def get_webhook(call: Call[NoBody, NoQuery]) -> Reply[WebhookView]:
     return call.reply(webhook_view(await _read(call)))
 
 
-@route("PATCH", "/v1/webhooks/{webhook}", scope="webhooks:write")
+@route("PATCH", "/v1/webhooks/{webhook}", scope="webhooks:write", if_match="optional")
 async def amend_webhook(call: Call[AmendWebhookBody, NoQuery]) -> Reply[WebhookView]:
     """Change an endpoint's address or types, disable it, or enable it again."""
     body, config, version = call.body, call.services.config, call.expected_version()
@@ -142,7 +142,7 @@ async def amend_webhook(call: Call[AmendWebhookBody, NoQuery]) -> Reply[WebhookV
     return await _change(call, act)
 
 
-@route("DELETE", "/v1/webhooks/{webhook}", scope="webhooks:write")
+@route("DELETE", "/v1/webhooks/{webhook}", scope="webhooks:write", if_match="optional")
 async def delete_webhook(call: Call[NoBody, NoQuery]) -> Reply[WebhookView]:
     """Remove an endpoint and all that was still to be sent to it."""
     version = call.expected_version()

@@ -49,6 +49,7 @@ class MarketView(Struct, frozen=True):
     next_tick: str
     price: str | None
     digest: str
+    version: int
 
 
 class CreateMarketBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,6 +191,7 @@ def market_view(market: Market) -> MarketView:
         next_tick=format_instant(market.next_tick_at_us),
         price=format_price_or_none(market.price),
         digest=market.digest,
+        version=market.version,
     )
 
 

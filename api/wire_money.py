@@ -181,6 +181,7 @@ class AccountView(Struct, frozen=True):
     state: str
     affiliation: str | None
     created_at: str
+    version: int
     key: str | None = None
 
 
@@ -232,4 +233,5 @@ def account_view(account: Account) -> AccountView:
         state=account.state,
         affiliation=account.affiliation,
         created_at=format_instant(account.created_at_us),
+        version=account.version,
     )

@@ -129,10 +129,13 @@ class Goodbye(Struct, frozen=True, tag_field="type", tag="goodbye"):
 
 
 class TickMessage(Struct, frozen=True, tag_field="type", tag="tick"):
+    """`audit_log_hash` is the newest of the audit log: who keeps it can tell a log that was rewritten."""
+
     channel: str
     seq: int
     tick: TickView
     curve: CurveView
+    audit_log_hash: str | None
 
 
 class EventMessage(Struct, frozen=True):

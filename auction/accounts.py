@@ -67,10 +67,12 @@ def create(state: State, command: CreateAccount) -> Account:
 def amend(state: State, command: AmendAccount) -> Account:
     """Change a name or roles; an operator stays one. Without a role nothing new is asked."""
     account = _known(state, command.account)
+    admission.version(account.version, command.expected_version)
     if command.roles is not None:
         operating = [role for role in account.roles if role == "operator"]
         account.roles = _roles([*command.roles, *operating])
     account.name = account.name if command.name is None else command.name
+    account.version += 1
     state.touch(account)
     return account
 
@@ -182,6 +184,7 @@ def create_market(state: State, command: CreateMarket) -> Market:
         tick=0,
         next_tick_at_us=next_beat_us(state.now_us, command.market.tick_seconds),
         price=None,
+        version=1,
         digest=genesis_digest(command.market.id),
         input_hash="",
     )
@@ -198,6 +201,7 @@ def set_market_status(state: State, command: SetMarketStatus) -> Market:
     except ValueError:
         raise Rejection("state_unknown", "status is open, cancel_only or halted", pointer="/status") from None
     market.status, market.status_reason = status, command.reason
+    market.version += 1
     state.touch(market)
     kind = EventKind.MARKET_RESUMED if status is MarketStatus.OPEN else EventKind.MARKET_HALTED
     state.emit(kind, market, account=None, market=market.id)
@@ -206,6 +210,7 @@ def set_market_status(state: State, command: SetMarketStatus) -> Market:
 
 def amend_market(state: State, command: AmendMarket) -> Market:
     market = admission.market(state, command.market)
+    admission.version(market.version, command.expected_version)
     given = {name: getattr(command, name) for name in AMENDABLE if getattr(command, name) is not None}
     if given.get("stagger_share_bps") == 0:
         given["stagger_share_bps"] = None
@@ -214,6 +219,7 @@ def amend_market(state: State, command: AmendMarket) -> Market:
         market.next_tick_at_us = next_beat_us(state.now_us, given["tick_seconds"])
     for name, value in given.items():
         setattr(market, name, value)
+    market.version += 1
     state.touch(market)
     billing.reschedule(state, market)
     # The hold window follows the timing: refill or trim every hold; who cannot pay has until the tick.

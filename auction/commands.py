@@ -222,6 +222,7 @@ class AmendAccount(Struct, frozen=True, tag=True):
     account: str
     name: str | None = None
     roles: list[str] | None = None
+    expected_version: int | None = None
 
 
 class SetAccountState(Struct, frozen=True, tag=True):
@@ -331,6 +332,7 @@ class AmendMarket(Struct, frozen=True, tag="SetMarketTiming"):  # as journals ha
     settlement_seconds: int | None = None
     provisioning_seconds: int | None = None
     stagger_share_bps: int | None = None  # 0: hand-overs are not spread
+    expected_version: int | None = None
 
 
 class RouteBids(Struct, frozen=True, tag=True):

@@ -1,9 +1,8 @@
 """The things of the market, as the engine holds them and the projections store them.
 
-One struct per table, one field per column, so that what is written is what is read back and the
-state hash of a restarted engine equals that of the one that died. Prices are microusd per GPU-hour,
-amounts microusd, `_us` microseconds and `_s` seconds since the epoch. States are enums with their
-transition table beside them.
+One struct per table, one field per column, so that what is written is what is read back and the state hash
+of a restarted engine equals that of the one that died. Prices are microusd per GPU-hour, amounts microusd,
+`_us` microseconds and `_s` seconds since the epoch. States have their transition table beside them.
 """
 
 from enum import StrEnum
@@ -80,7 +79,6 @@ class BidStatus(StrEnum):
     EXPIRED = "expired"
 
 
-BID_IN_BOOK = frozenset({BidStatus.OPEN, BidStatus.PARTIAL, BidStatus.FILLED, BidStatus.PREEMPTING})
 BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED, BidStatus.EXPIRED})
 
 
@@ -147,6 +145,7 @@ class Account(Struct):
     cancel_releases: bool = False  # and their leases end too
     affiliation: str | None = None  # accounts with the same one count as one party of a market
     funds_told: FundsTold = FundsTold.NOTHING
+    version: int = 1  # counts what an operator changed
 
 
 class Limits(Struct):
@@ -215,6 +214,7 @@ class Market(Struct):
     price: Price | None = None  # of the last tick that traded
     digest: str = ""  # of the last tick, hex; the seed of the next one
     input_hash: str = ""  # of the commands since that tick, chained
+    version: int = 1  # counts what an operator changed, not the ticks
 
 
 class Node(Struct):

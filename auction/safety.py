@@ -59,6 +59,7 @@ def set_account_state(state: State, command: SetAccountState) -> Account:
     if command.state not in ("open", "frozen"):
         raise Rejection("state_unknown", "state is open or frozen", pointer="/state")
     account.state = command.state
+    account.version += 1
     state.touch(account)
     if command.cancel_bids:
         own = [bid for bid in state.bids.values() if bid.account == account.id]
@@ -82,6 +83,7 @@ def set_affiliation(state: State, command: SetAffiliation) -> Account:
     except Rejection:
         state.affiliate(account, before)
         raise
+    account.version += 1
     state.touch(account)
     return account
 

@@ -1,6 +1,6 @@
 """What a durable bid costs beside bare aiohttp over HTTP, a socket and in batches; ledger and fan-out too.
 
-    python -m bench.bench_http [--rows single,socket,batch,ledger,fanout] [--seconds 4] [--rounds 5]
+    python -m bench.bench_http [--rows single,socket,batch,ledger,...] [--seconds 4] [--rounds 5]
 
 Both sides answer on the same core (0), each in a process of its own, and are loaded in alternating rounds
 from the other one (1) by the same client; PostgreSQL runs where the system puts it, with fsync. Every bid
@@ -27,7 +27,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import report
+from bench import http_gateway, http_settlement, report
 from bench.http_fanout import fan_out
 from bench.http_ledger import ledger_against_pgbench
 from bench.http_load import Outcome, closed_loop, open_loop, pipelined
@@ -42,7 +42,7 @@ BATCHES_MAX = 9
 BATCH_CONNECTIONS = 4
 BATCH_BIDS = 1_000
 FANOUT_SOCKETS = 1_000
-ROWS = ("single", "socket", "batch", "ledger", "fanout")
+ROWS = ("single", "socket", "batch", "ledger", "fanout", "settlement", "gateway")
 TARGETS = {
     "single": "x bare aiohttp, >= 0.55",
     "socket": "x bare aiohttp, >= 3",
@@ -50,6 +50,8 @@ TARGETS = {
     "ledger": "x pgbench, >= 25",
     "ledger_hot": "x uniform, >= 0.8",
     "fanout": "ms to 1,000 sockets, <= 100",
+    "settlement": "s, <= 0.5",
+    "gateway": "x matching-engine's gateway, >= 2.5",
 }
 _NAMES = count()
 
@@ -213,7 +215,17 @@ async def measure(rows: list[str], seconds: float, rounds: int, progress: Progre
                     figures["fanout"] = await fan_out(
                         fallow.port, MARKET, FANOUT_SOCKETS, rounds, TICK_SECONDS, progress
                     )
+                if "gateway" in rows:
+                    figures["gateway"] = await http_gateway.against_gateway(
+                        lambda: compared.counted("single"),
+                        seconds,
+                        rounds,
+                        Path(directory) / "gateway",
+                        progress,
+                    )
             os.sched_setaffinity(0, {0, 1})
+            if "settlement" in rows:
+                figures["settlement"] = await http_settlement.settlement(fallow.facts, rounds, progress)
             if "ledger" in rows:
                 figures["ledger"] = await ledger_against_pgbench(fallow.facts, seconds, rounds, progress)
     figures["load_after"] = os.getloadavg()
@@ -251,6 +263,10 @@ def lines(figures: dict[str, Any]) -> list[list[str]]:
     if "fanout" in figures:
         found = figures["fanout"]
         table.append(["fanout", f"{found['ticks']} ticks", f"{found['last_ms']:.0f}", TARGETS["fanout"]])
+    if "settlement" in figures:
+        table += http_settlement.rows(figures["settlement"], TARGETS["settlement"])
+    if "gateway" in figures:
+        table.append(http_gateway.row(figures["gateway"], TARGETS["gateway"]))
     return table
 
 
@@ -258,7 +274,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default=",".join(ROWS), help="which, by comma (default: %(default)s)")
+    parser.add_argument(
+        "--rows", default=",".join(http_gateway.if_there(ROWS)), help="which, by comma (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of each row (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -269,7 +287,9 @@ def main() -> None:
     console = Console(stderr=True)
     with Progress(console=console) as progress, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         figures = loop.run(measure(rows, options.seconds, options.rounds, progress))
-    report.write("http", f"python -m bench.bench_http {' '.join(sys.argv[1:])}".strip(), figures)
+    # The whole table has a file of its own, which a run of some rows leaves alone.
+    name = "http" if set(rows) >= set(http_gateway.if_there(ROWS)) else f"http_{'_'.join(rows)}"
+    report.write(name, f"python -m bench.bench_http {' '.join(sys.argv[1:])}".strip(), figures)
     if options.json:
         print(json.dumps(figures, indent=1))
         return

@@ -46,7 +46,7 @@ async def ledger_against_pgbench(
     await _pgbench(where, "-i", "-q", "-s", str(SCALE))
     connection = await asyncpg.connect(**where, database=DATABASE)
     await migrate(connection)
-    await _fund(connection)
+    await fund(connection)
     progress.advance(task)
     dice = random.Random(1)
     charges = _Charges(connection)
@@ -72,7 +72,7 @@ def _earning(dice: random.Random) -> int:
     return ledger.ledger_account(dice.randint(1, ACCOUNTS), ledger.EARNING)
 
 
-async def _fund(connection: Connection) -> None:
+async def fund(connection: Connection) -> None:
     """Give every buyer held money, the way it comes: a deposit, then a hold."""
     customers = [
         ledger.ledger_account(number, code)

@@ -14,14 +14,18 @@ from sql.reads import Reader, Slice
 from sql.scope import Pool
 
 _APPEND = """INSERT INTO audit_log (at_us, account, key, scope, address, request_id, method, path,
-    request_sha256, request, status, subject, answer)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
+    request_sha256, request, status, subject, answer, before)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id, hash"""
+_HEAD = "SELECT id, hash FROM audit_log ORDER BY id DESC LIMIT 1"
 _SELECT = """SELECT id, at_us, account, key, scope, address, request_id, method, path, request_sha256,
-    request, status, subject, answer, previous_hash, hash FROM audit_log"""
+    request, status, subject, answer, before, previous_hash, hash FROM audit_log"""
 
 
 class Act(Struct, frozen=True):
-    """One request that changed something. `request` and `answer` are JSON, None where they were long."""
+    """One request that changed something. `request` and `answer` are JSON, None where they were long.
+
+    `before` is what a setting was, as JSON; None where there is nothing to compare.
+    """
 
     at_us: int
     account: str
@@ -36,6 +40,7 @@ class Act(Struct, frozen=True):
     status: int
     subject: str | None
     answer: str | None
+    before: str | None = None
 
 
 class Entry(Struct, frozen=True):
@@ -53,11 +58,23 @@ class AuditLog:
     def __init__(self, pool: Pool, reader: Reader) -> None:
         self._pool = pool
         self._reader = reader
+        self._head = (0, b"")
+
+    @property
+    def head(self) -> str | None:
+        """The newest entry's hash, hex; None while there is none. Who has it knows all entries before it."""
+        return self._head[1].hex() or None
+
+    async def read_head(self, reader: Reader) -> None:
+        """Read where the chain ends; `reader` sees everybody's entries."""
+        for record in await reader.fetch(_HEAD):
+            self._head = record["id"], record["hash"]
 
     async def append(self, act: Act) -> None:
         """Write one act down; raises Unavailable."""
         async with answering():
-            await self._pool.execute(_APPEND, *(getattr(act, name) for name in Act.__struct_fields__))
+            (row,) = await self._pool.fetch(_APPEND, *(getattr(act, name) for name in Act.__struct_fields__))
+        self._head = max(self._head, (row["id"], row["hash"]))
 
     async def entries(self, account: str | None, *, before: int, limit: int) -> Slice[Entry]:
         """Return an account's entries, or (None) all that the scope shows, newest first."""

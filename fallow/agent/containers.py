@@ -93,7 +93,7 @@ class ContainerDriver:
 
     async def _connect(self, lease: str) -> dict[str, str]:
         status, printed = await self._ask("port", _name(lease), f"{SSH_PORT}/tcp")
-        if status != 0:
+        if status != 0 or not printed:  # podman prints nothing for one that is not published
             raise PayloadRefused(NO_IMAGE, f"its ssh port is not published: {printed}")
         port = printed.splitlines()[0].rpartition(":")[2]
         return dict(decode_field(ConnectField, {"host": self._host, "port": port, "user": "root"}))

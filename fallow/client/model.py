@@ -161,6 +161,7 @@ class Market(Struct, frozen=True):
     next_tick: datetime
     price: Decimal | None
     digest: str
+    version: int  # as If-Match, where an operator changes it
 
 
 class IdleGpus(Struct, frozen=True):

@@ -75,10 +75,10 @@ async def test_a_retired_node_is_gone_but_for_its_record(venue):
 async def test_a_market_changes_its_beat_and_promises(venue):
     path = f"/v1/operator/markets/{MARKET}"
     terms = {"tick_seconds": 2, "notice_seconds": 30, "provisioning_seconds": 60, "stagger_share_bps": 500}
-    changed = await venue.ok("PATCH", path, venue.operator, terms)
+    changed = await venue.ok("PATCH", path, venue.operator, terms, If_Match='"1"')
     assert {name: changed[name] for name in terms} == terms
     assert changed["settlement_seconds"] == 60, "what is left out stays"
-    off = await venue.ok("PATCH", path, venue.operator, {"stagger_share_bps": 0})
+    off = await venue.ok("PATCH", path, venue.operator, {"stagger_share_bps": 0}, If_Match='"2"')
     assert (off["stagger_share_bps"], off["tick_seconds"]) == (None, 2)
     shown = await venue.ok("GET", f"/v1/markets/{MARKET}")
     assert (shown["notice_seconds"], shown["stagger_share_bps"]) == (30, None)
@@ -96,28 +96,76 @@ async def test_a_market_changes_its_beat_and_promises(venue):
 )
 async def test_what_was_agreed_with_a_market_stays(venue, body, expected):
     path = f"/v1/operator/markets/{MARKET}"
-    assert await refused(venue, "PATCH", path, venue.operator, body) == expected
+    assert await refused(venue, "PATCH", path, venue.operator, body, If_Match='"1"') == expected
 
 
 async def test_an_amended_market_must_exist_and_an_operator_must_ask(venue):
     body = {"tick_seconds": 2}
-    assert await refused(venue, "PATCH", "/v1/operator/markets/none", venue.operator, body) == (
-        404, "market_not_found",
-    )  # fmt: skip
+    assert await refused(
+        venue, "PATCH", "/v1/operator/markets/none", venue.operator, body, If_Match='"1"'
+    ) == (404, "market_not_found")
     assert await refused(venue, "PATCH", f"/v1/operator/markets/{MARKET}", venue.owner, body) == (
         403, "scope_missing",
     )  # fmt: skip
 
 
+async def test_a_market_is_changed_under_its_etag_which_ticks_do_not_move(venue):
+    """Two operators with the same page open: the second is told, whatever was cleared meanwhile."""
+    path, shown = f"/v1/operator/markets/{MARKET}", f"/v1/markets/{MARKET}"
+    body = {"notice_seconds": 5}
+    assert await refused(venue, "PATCH", path, venue.operator, body) == (428, "precondition_required")
+
+    async def has_ticked():
+        return (await venue.ok("GET", shown))["tick"] >= 1
+
+    await venue.until(has_ticked, "a tick")
+    read = await venue.call("GET", shown)
+    assert (read.headers["ETag"], read.json["version"]) == ('"1"', 1)
+    first = await venue.call("PATCH", path, venue.operator, body, If_Match=read.headers["ETag"])
+    assert (first.status, first.headers["ETag"]) == (200, '"2"')
+    assert await refused(venue, "PATCH", path, venue.operator, body, If_Match=read.headers["ETag"]) == (
+        412,
+        "version_mismatch",
+    )
+    halted = await venue.call("POST", f"{path}/halt", venue.operator, {"reason": "maintenance"})
+    assert (halted.headers["ETag"], (await venue.ok("GET", shown))["version"]) == ('"3"', 3)
+
+
+async def test_an_account_is_changed_under_its_etag(venue):
+    made = await venue.call(
+        "POST", "/v1/operator/accounts", venue.operator, {"name": "someone", "roles": ["buyer"]}
+    )
+    path = f"/v1/operator/accounts/{made.json['id']}"
+    body = {"name": "Lab"}
+    assert made.headers["ETag"] == '"1"'
+    assert await refused(venue, "PATCH", path, venue.operator, body) == (428, "precondition_required")
+    assert (await venue.ok("POST", f"{path}/freeze", venue.operator))["version"] == 2
+    assert await refused(venue, "PATCH", path, venue.operator, body, If_Match='"1"') == (
+        412,
+        "version_mismatch",
+    )
+    changed = await venue.call("PATCH", path, venue.operator, body, If_Match='"2"')
+    assert (changed.status, changed.headers["ETag"]) == (200, '"3"')
+    placed = await venue.ok("PUT", f"{path}/affiliation", venue.operator, {"affiliation": "lab"})
+    listed = (await venue.ok("GET", "/v1/operator/accounts", venue.operator))["data"]
+    assert [one["version"] for one in listed if one["id"] == placed["id"]] == [4]
+
+
 async def test_an_account_gets_a_name_and_other_roles(venue):
     account, key = await venue.open_account("buyer")
     path = f"/v1/operator/accounts/{account}"
-    changed = await venue.ok("PATCH", path, venue.operator, {"name": "Lab", "roles": ["owner"]})
+    changed = await venue.ok(
+        "PATCH", path, venue.operator, {"name": "Lab", "roles": ["owner"]}, If_Match='"1"'
+    )
     assert (changed["name"], changed["roles"]) == ("Lab", ["owner"])
     bid = {"market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "1.00"}
     assert await refused(venue, "POST", "/v1/bids", key, bid) == (403, "not_a_buyer")
     kept = await venue.ok(
-        "PATCH", "/v1/operator/accounts/acct_operator", venue.operator, {"roles": ["buyer"]}
+        "PATCH",
+        "/v1/operator/accounts/acct_operator",
+        venue.operator,
+        {"roles": ["buyer"]},
+        If_Match='"1"',
     )
     assert kept["roles"] == ["buyer", "operator"]
     assert await refused(venue, "PATCH", path, venue.operator, {"roles": []}) == (422, "invalid_value")
@@ -126,4 +174,7 @@ async def test_an_account_gets_a_name_and_other_roles(venue):
         "invalid_value",
     )
     nobody = "/v1/operator/accounts/acct_none"
-    assert await refused(venue, "PATCH", nobody, venue.operator, {"name": "x"}) == (404, "not_found")
+    assert await refused(venue, "PATCH", nobody, venue.operator, {"name": "x"}, If_Match='"1"') == (
+        404,
+        "not_found",
+    )

@@ -9,6 +9,16 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from auction.commands import (
+    AmendAccount,
+    AmendMarket,
+    Command,
+    SetAccountState,
+    SetAffiliation,
+    SetMarketStatus,
+    StopKey,
+    encode_command,
+)
 from sql import migrate as module
 from sql.migrate import (
     MigrationError,
@@ -19,6 +29,7 @@ from sql.migrate import (
     parse_migrations,
     pending,
 )
+from tests.integration.test_audit import insert
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,6 +39,15 @@ FILES = {
     "0003_third.sql": b"CREATE TABLE third AS SELECT id + 1 AS id FROM second;",
 }
 NAMES = ["0001_first", "0002_second", "0003_third"]
+
+VERSIONS = 23  # the migration that gave markets and accounts a version
+MARKET_TERMS = {
+    "status": "open",
+    "tick_seconds": 10,
+    "settlement_seconds": 60,
+    "price_increment": 100,
+    "price_cap": 10_000_000,
+}
 
 Connect = Callable[[], Any]
 
@@ -202,3 +222,29 @@ async def test_an_untested_server_version_is_refused(
     monkeypatch.setattr(module, "SERVER_MAJOR_MAX", highest)
     with pytest.raises(UnsafeServerError, match=f"PostgreSQL {lowest} to {highest} is supported"):
         await check_durability(await connect())
+
+
+async def test_versions_of_a_market_in_use_count_its_past(connect: Connect) -> None:
+    """The rows must agree with what a replay of the journal counts, for short ids and for long ones."""
+    connection = await connect()
+    shipped = load_migrations()
+    await migrate(connection, shipped[: VERSIONS - 1])
+    long_id = "h100-sxm.a-region-with-quite-a-long-name"
+    for market in ("m", long_id, "untouched"):
+        await insert(connection, "markets", id=market, kind="gpu", **MARKET_TERMS)
+    for number, account in enumerate(("acct_a", "acct_ab"), 1):
+        await insert(connection, "accounts", id=account, number=number, state="open")
+    past: list[Command] = [
+        AmendMarket("m", 10), SetMarketStatus("m", "halted", "x"), AmendMarket(long_id, 10),
+        AmendAccount("acct_a", "SetMarketTiming"), SetAccountState("acct_a", "open"),
+        SetAffiliation("acct_a", "acct_ab"), AmendAccount("acct_ab", "x"), StopKey("key_x", "acct_a"),
+    ]  # fmt: skip
+    for seq, command in enumerate(past, 1):
+        await insert(connection, "journal", seq=seq, payload=encode_command(command))
+    await migrate(connection, shipped)
+    assert dict(await connection.fetch("SELECT id, version FROM markets")) == {
+        "m": 3,
+        long_id: 2,
+        "untouched": 1,
+    }
+    assert dict(await connection.fetch("SELECT id, version FROM accounts")) == {"acct_a": 4, "acct_ab": 2}
