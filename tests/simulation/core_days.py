@@ -47,6 +47,7 @@ class CoreDays:
     def run(self, days):
         """Live through so many days; return the hash of all that was decided. Raises AssertionError."""
         complete(self.store.acquire())
+        self.write(self.crowd.core.take_changes())  # the world as it opens
         end_us = START_US + days * DAY_US
         while self.crowd.at_us < end_us:
             self.step()
@@ -65,9 +66,7 @@ class CoreDays:
             self.coverage.sometimes("commit lost")
             self.read_back()
             return
-        self.witness.see(changes)
-        complete(self.store.commit(changes))
-        self.witness.check_now()
+        self.write(changes)
         if roll < 0.008:
             self.coverage.sometimes("commit unknown")
             self.read_back()
@@ -83,6 +82,11 @@ class CoreDays:
             self.coverage.sometimes("clock back")
             self.crowd.at_us -= self.dice.choice([1, 60, 864_000]) * SECOND
             self.read_back()
+
+    def write(self, changes):
+        self.witness.see(changes)
+        complete(self.store.commit(changes))
+        self.witness.check_now()
 
     def read_back(self):
         """A new core of what the store has, as an engine that starts or has lost its storage makes it."""
