@@ -36,7 +36,8 @@ HOLD_MARGIN_S = 10
 FREE_SECONDS = 600  # of a lease that its owner or its node ends
 # A second is settled once its node has been heard of since: a node is known to be late before that.
 HEARTBEAT_LAG_S = 20
-# Prices are remembered for settlements that wait for a heartbeat, which may be missing for a minute.
+# Prices are remembered for settlements that wait for a heartbeat, which may be missing for a minute; for
+# longer where a lease is `behind`.
 PRICE_MEMORY_S = 120
 
 
@@ -227,6 +228,8 @@ def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> Amoun
         meter(state, lease, metered_to_s)
     amount = Amount(lease.metered - lease.settled)
     lease.settled_to_s = to_s
+    if is_behind(lease):
+        state.books[lease.market].behind.add(lease.id)
     state.touch(lease)
     if amount == 0:
         return amount
@@ -250,6 +253,26 @@ def settle(state: State, lease: Lease, to_s: int, *, metered_to_s: int) -> Amoun
     limits.record_spend(state, bid, amount)
     state.touch(bid)
     return amount
+
+
+def is_behind(lease: Lease) -> bool:
+    """Say whether a lease was settled without seconds that may be billed yet, once its node is heard of."""
+    if lease.metered_to_s is None or lease.settled_to_s is None or lease.state not in LEASE_BILLED:
+        return False
+    return lease.settled_to_s - lease.metered_to_s > HEARTBEAT_LAG_S
+
+
+def prices_needed_from_s(state: State, market: Market) -> int:
+    """Return from which second on prices have to be known.
+
+    PRICE_MEMORY_S covers a node that is late while the market runs; an outage of the market itself can make
+    that any length.
+    """
+    book = state.books[market.id]
+    book.behind = {id_ for id_ in book.behind if id_ in state.leases and is_behind(state.leases[id_])}
+    metered_to_s = [state.leases[lease_id].metered_to_s or 0 for lease_id in book.behind]
+    usual_s = second_of(state.now_us) - market.settlement_seconds - PRICE_MEMORY_S
+    return min([usual_s, *metered_to_s])
 
 
 def refund(state: State, lease: Lease, reason: EndReason, last_charge: Amount) -> None:

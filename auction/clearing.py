@@ -74,7 +74,7 @@ def _clear(state: State, market: Market) -> Tick:
     if price is not None:
         book.set_price(now_s, price)
         market.price = price
-    book.forget_prices_before(now_s - market.settlement_seconds - billing.PRICE_MEMORY_S)
+    book.forget_prices_before(billing.prices_needed_from_s(state, market))
     for bid_id, outcome in news:
         bid = state.bids[bid_id]
         if bid.has_lapsed and outcome.fill < bid.awarded_gpus:

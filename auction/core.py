@@ -204,6 +204,9 @@ class Core:
         for offer in live.offers:
             if offer.status is not OfferStatus.WITHDRAWING:
                 listing.restore_offer(state, offer)
+        for lease in live.leases:
+            if billing.is_behind(lease):
+                state.books[lease.market].behind.add(lease.id)
         for bid in live.bids:
             leases.sync_bid(state, bid)
             required = billing.needed_hold(state, bid, bid.limit, bid.gpus)

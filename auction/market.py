@@ -82,6 +82,7 @@ class MarketBook:
         self._numbers: dict[str, int] = {}  # of nodes and interconnect domains, as the kernel knows them
         self.prices: list[tuple[int, Price]] = []  # (from second, price), oldest first
         self.settlements: list[tuple[int, str]] = []  # heap of (due second, lease id)
+        self.behind: set[str] = set()  # leases settled up to a heartbeat long ago: their seconds need prices
         self.last_ticks: list[tuple[int, str]] = []  # heap of (valid_until_tick, bid id)
         self.ranked_once: set[str] = set()  # bids whose rank is special at the next tick only (R3)
         self.underfunded: set[str] = set()  # bids whose hold could not be refilled since the last tick

@@ -53,6 +53,7 @@ class MemoryShard:
         self.balances: dict[int, int] = {ledger_account(0, code): 0 for code in OPERATOR_CODES}
         self.workloads: dict[tuple[str, str], bytes] = {}
         self.charged: set[tuple[str, int, TransferCode]] = set()
+        self.slots: dict[tuple[str, int], str] = {}  # the lease on each GPU of a node
         self.usage: dict[str, list[Usage]] = {}
         self.ticks: dict[str, list[Tick]] = {}
         self.curves: list[Curve] = []
@@ -88,13 +89,14 @@ class MemoryStore:
         balances = self._checked_balances(changes)
         charged = self._checked_charges(changes.transfers)
         self._check_usage(changes.usage)
-        self._check_slots(changes.leases)
+        slots = self._checked_slots(changes.leases)
 
         for entry in changes.journal:
             shard.journal.append(entry)
             shard.next_seq = entry.seq + 1
         for kind, entities in rows:
             shard.rows[kind].update(entities)
+        shard.slots = slots
         shard.workloads |= changes.workloads
         shard.balances = balances
         shard.charged |= charged
@@ -131,19 +133,27 @@ class MemoryStore:
         return charged
 
     def _check_usage(self, rows: Sequence[Usage]) -> None:
-        last = {lease: kept[-1] for lease, kept in self.shard.usage.items()}
+        last: dict[str, Usage] = {}
         for row in rows:
-            before = last.get(row.lease)
+            kept = self.shard.usage.get(row.lease)
+            before = last.get(row.lease) or (kept[-1] if kept else None)
             assert row.is_first == (before is None), f"usage_one_start: {row}"
             assert before is None or (before.to_s, before.carry_out) == (row.from_s, row.carry_in), row
             last[row.lease] = row
 
-    def _check_slots(self, leases: Mapping[str, Lease]) -> None:
-        taken: dict[tuple[str, int], str] = {}
-        for lease in {**self.shard.rows[Lease], **leases}.values():
+    def _checked_slots(self, leases: Mapping[str, Lease]) -> dict[tuple[str, int], str]:
+        """Return who has which GPU of which node after these changes."""
+        slots = dict(self.shard.slots)
+        for lease_id in leases:
+            before = self.shard.rows[Lease].get(lease_id)
+            if before is not None and before.state in LEASE_ON_NODE:
+                for gpu in before.gpus:
+                    del slots[before.node, gpu]
+        for lease in leases.values():
             if lease.state in LEASE_ON_NODE:
                 for gpu in lease.gpus:
-                    assert taken.setdefault((lease.node, gpu), lease.id) == lease.id, "gpu_in_one_lease"
+                    assert slots.setdefault((lease.node, gpu), lease.id) == lease.id, "gpu_in_one_lease"
+        return slots
 
     async def load(self) -> LiveState:
         rows = self.shard.rows

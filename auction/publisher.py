@@ -54,21 +54,22 @@ class Subscription:
 
 
 class Publisher:
-    """The set of subscriptions. `publish` is called by the engine after each commit."""
+    """The subscriptions, told in the order in which they came. `publish` is called after each commit."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription] = set()
-        self._of_account: dict[str, set[Subscription]] = {}
-        self._of_all: set[Subscription] = set()
+        # Keys without values: sets of objects have another order in every run.
+        self._subscriptions: dict[Subscription, None] = {}
+        self._of_account: dict[str, dict[Subscription, None]] = {}
+        self._of_all: dict[Subscription, None] = {}
 
     def subscribe(self, account: str | None, *, all_accounts: bool = False) -> Subscription:
         """Add a listener; raises OverflowError past SUBSCRIPTIONS_MAX."""
         if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise OverflowError(f"{SUBSCRIPTIONS_MAX} subscriptions are open")
         subscription = Subscription(all_accounts=all_accounts)
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         if all_accounts:
-            self._of_all.add(subscription)
+            self._of_all[subscription] = None
         self.follow(subscription, account)
         return subscription
 
@@ -76,18 +77,18 @@ class Publisher:
         """From now on the listener hears of this account, and no longer of the one before."""
         listeners = self._of_account.get(subscription.account or "")
         if listeners is not None:
-            listeners.discard(subscription)
+            listeners.pop(subscription, None)
             if not listeners:
                 del self._of_account[subscription.account or ""]
         subscription.account = account
         if account is not None:
-            self._of_account.setdefault(account, set()).add(subscription)
+            self._of_account.setdefault(account, {})[subscription] = None
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Remove a listener; removing it twice is allowed."""
         self.follow(subscription, None)
-        self._subscriptions.discard(subscription)
-        self._of_all.discard(subscription)
+        self._subscriptions.pop(subscription, None)
+        self._of_all.pop(subscription, None)
 
     def publish(self, events: list[Event], ticks: list[Tick]) -> None:
         """Hand committed events and ticks to whoever listens to them. Never blocks."""

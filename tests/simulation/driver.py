@@ -46,6 +46,7 @@ from auction.model import Colocate, LeaseState, Market, NodeHealth, NodeState, O
 
 START_US = 1_700_000_000_000_000
 SECOND = 1_000_000
+MINUTE = 60 * SECOND
 
 
 def make_market(market_id="h100.us", **changes):
@@ -58,18 +59,40 @@ def make_market(market_id="h100.us", **changes):
     return Market(**{**settings, **changes})
 
 
-class Crowd:
-    """Buyers, owners and node agents with one seeded dice."""
+def timing(stretch):
+    return {"tick_seconds": 10 * stretch, "notice_seconds": 30 * stretch, "settlement_seconds": 60 * stretch}
 
-    def __init__(self, core, seed, *, buyers=6, owners=2, nodes=6, deposit=3_000_000, market=None, ends=True):
+
+class Crowd:
+    """Buyers, owners and node agents with one seeded dice.
+
+    With `stretch` every duration and every sum of money is that many times as large, so a day has that many
+    times fewer steps; seeds mean the same for stretch 1 as without it.
+    """
+
+    def __init__(
+        self,
+        core,
+        seed,
+        *,
+        buyers=6,
+        owners=2,
+        nodes=6,
+        deposit=3_000_000,
+        market=None,
+        ends=True,
+        stretch=1,
+    ):
         self.core = core
+        self.stretch = stretch
+        self.purse = random.Random(seed + 2) if stretch > 1 else None  # who runs dry earns more, over days
         self.dice = random.Random(seed)
         self.ends = random.Random(seed + 1) if ends else None  # dice for how bids end by the clock
         self.seed = f"{seed:064x}"
         self.count = 0
         self.at_us = START_US
-        settings = {"provisioning_seconds": 25, "stagger_share_bps": 1_500} if ends else {}
-        self.market = market or make_market(**settings)
+        settings = {"provisioning_seconds": 25 * stretch, "stagger_share_bps": 1_500} if ends else {}
+        self.market = market or make_market(**timing(stretch), **settings)
         self.accepted = self.rejected = 0
         self.codes = set()
         self.buyers = [self.new_id("acct") for _ in range(buyers)]
@@ -78,7 +101,7 @@ class Crowd:
         self.do(CreateMarket(self.market))
         for buyer in self.buyers:
             self.do(CreateAccount(buyer, "buyer", ["buyer"]))
-            self.do(Deposit(self.new_id("dep"), buyer, deposit))
+            self.do(Deposit(self.new_id("dep"), buyer, deposit * stretch))
         for owner in self.owners:
             self.do(CreateAccount(owner, "owner", ["owner"]))
         for number in range(nodes):
@@ -105,10 +128,14 @@ class Crowd:
 
     def offer(self, node):
         price = 10_000 * self.dice.randint(50, 150)
-        until = self.at_us + self.dice.randint(60, 600) * SECOND if self.dice.random() < 0.2 else None
+        until = self.after(self.dice.randint(60, 600)) if self.dice.random() < 0.2 else None
         gpus = self.dice.choice([2, self.core.nodes[node].gpus])
         notice = self.ends and self.ends.choice([None, None, 45, 90])
+        notice = notice and notice * self.stretch
         self.do(CreateOffer(self.new_id("off"), self.nodes[node], node, gpus, price, None, until, notice))
+
+    def after(self, seconds):
+        return self.at_us + seconds * self.stretch * SECOND
 
     def pick(self, entities):
         keys = sorted(entities)
@@ -116,8 +143,12 @@ class Crowd:
 
     def step(self):
         """One second of the crowd's life: a few commands, agents' reports, and what is due."""
-        self.at_us += self.dice.choice([1, 1, 1, 2, 7]) * SECOND + self.dice.randint(0, SECOND - 1)
+        self.at_us = self.until(
+            self.after(self.dice.choice([1, 1, 1, 2, 7])) + self.dice.randint(0, SECOND - 1)
+        )
         self.core.run_due(self.at_us)
+        if self.purse:
+            self.earn()
         for _ in range(self.dice.randint(0, 3)):
             self.act()
         if self.ends:
@@ -128,6 +159,23 @@ class Crowd:
             if lease is not None and self.ends.random() < 0.03:
                 self.do(TestNotice(lease.id, lease.account))
         self.agents()
+
+    def until(self, at_us):
+        """A node that is late is back or lost within a minute, however long a step is (heartbeats.py)."""
+        late = [node.alive_until_us for node in self.core.nodes.values() if node.health is NodeHealth.DEGRADED]
+        return at_us if self.stretch == 1 or not late else max(self.at_us, min(at_us, min(late) + MINUTE))
+
+    def earn(self):
+        """Who has run dry earns again, so that days do not end in silence."""
+        for buyer in self.buyers:
+            if self.core.balance(buyer).available < 1_000_000 * self.stretch and self.purse.random() < 0.02:
+                self.do(Deposit(self.new_id("dep"), buyer, 2_000_000 * self.stretch))
+
+    def resume(self, core):
+        """Go on with a core that was read back: it may know less than the one before."""
+        self.core = core
+        self.nodes = {node.id: node.account for node in core.nodes.values()}
+        self.at_us = max(self.at_us, core.now_us)
 
     def pay(self):
         """Owners ask for their earnings, the operator pays or cannot; and corrects a balance."""
@@ -151,6 +199,7 @@ class Crowd:
             scope = dice.choice([buyer, f"key_{buyer}"])
             price = dice.choice([None, None, 2_000_000])
             cap = dice.choice([None, 300_000, 600_000])
+            cap = cap and cap * self.stretch * (1 if self.stretch == 1 else 10)  # for a day, not minutes of one
             self.do(SetLimits(scope, buyer, price, dice.choice([None, 20_000_000]), cap))
         elif dice.random() < 0.03:
             buyer = dice.choice(self.buyers)
@@ -165,7 +214,10 @@ class Crowd:
         """Nodes fall silent and come back; GPUs are fenced and cleaned."""
         dice = self.ends
         for node in sorted(self.nodes):
-            if dice.random() < 0.02:
+            if self.is_overdue(node):
+                health = dice.choice([NodeHealth.OK, NodeHealth.OK, NodeHealth.OFFLINE])
+                self.do(ReportNode(node, health, self.at_us))
+            elif dice.random() < 0.02:
                 health = dice.choice([NodeHealth.DEGRADED, NodeHealth.DEGRADED, NodeHealth.OFFLINE])
                 self.do(ReportNode(node, health, self.at_us - dice.randint(0, 20) * SECOND))
             elif self.core.nodes[node].health is not NodeHealth.OK and dice.random() < 0.3:
@@ -180,6 +232,11 @@ class Crowd:
                 self.renew(node)
             elif self.core.nodes[node].state is NodeState.CORDONED and dice.random() < 0.3:
                 self.do(CordonNode(node, self.nodes[node], False, self.core.nodes[node].version))
+
+    def is_overdue(self, node):
+        known = self.core.nodes[node]
+        is_late = known.health is NodeHealth.DEGRADED
+        return self.stretch > 1 and is_late and known.alive_until_us + MINUTE <= self.at_us
 
     def renew(self, node):
         """Take a node out for good, where nothing is on it, and bring it back under the same name."""
@@ -231,10 +288,10 @@ class Crowd:
             else:
                 self.do(WithdrawOffer(offer.id, offer.account))
         elif roll < 0.945:
-            timing = dice.choice([(10, 30, 60), (5, 30, 90), (15, 30, 30)])
-            self.do(AmendMarket(self.market.id, *timing))
+            seconds = dice.choice([(10, 30, 60), (5, 30, 90), (15, 30, 30)])
+            self.do(AmendMarket(self.market.id, *[number * self.stretch for number in seconds]))
         elif roll < 0.96:
-            self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000))
+            self.do(Deposit(self.new_id("dep"), dice.choice(self.buyers), 500_000 * self.stretch))
 
     def some_key(self, buyer):
         return {"key": f"key_{buyer}"} if self.ends and self.ends.random() < 0.5 else {}
@@ -245,16 +302,21 @@ class Crowd:
             return {}
         dice, tick = self.ends, self.core.markets[self.market.id].tick
         if dice.random() < 0.1:
-            self.do(CancelAfter(dice.choice(self.buyers), dice.choice([0, 20, 60]), dice.random() < 0.5))
+            self.do(
+                CancelAfter(
+                    dice.choice(self.buyers), dice.choice([0, 20, 60]) * self.stretch, dice.random() < 0.5
+                )
+            )
         ends = {"on_preempt": dice.choice(list(OnPreempt)), "time_in_force": dice.choice(list(TimeInForce))}
         if ends["time_in_force"] is TimeInForce.GTT:
-            ends["expires_at_us"] = self.at_us + dice.randint(1, 300) * SECOND
+            ends["expires_at_us"] = self.after(dice.randint(1, 300))
         elif ends["time_in_force"] is TimeInForce.IOC:
             ends["on_preempt"] = OnPreempt.CANCEL
         else:
             ends["valid_until_tick"] = dice.choice([None, tick + 1, tick + 5])
-        ends["max_run_seconds"] = dice.choice([None, None, 30, 90])
-        ends["max_spend"] = dice.choice([None, None, cost_per_hour // 20, cost_per_hour // 10])
+        ends["max_run_seconds"] = (seconds := dice.choice([None, None, 30, 90])) and seconds * self.stretch
+        most = dice.choice([None, None, cost_per_hour // 20, cost_per_hour // 10])
+        ends["max_spend"] = most and most * self.stretch
         return ends
 
     def agents(self):

@@ -3,6 +3,7 @@
 import pytest
 
 from auction.commands import (
+    CancelBid,
     CordonNode,
     CreateNode,
     CreateOffer,
@@ -11,6 +12,7 @@ from auction.commands import (
     ReportLease,
     ReportNode,
 )
+from auction.core import Core
 from auction.errors import Rejection
 from auction.model import BidStatus, EndReason, LeaseState, NodeHealth, NodeState
 from tests.simulation.driver import SECOND, START_US
@@ -127,3 +129,29 @@ def test_a_tenant_that_leaves_a_silent_node_pays_to_its_last_heartbeat():
     venue.until(40)
     venue.do(ReportLease(lease.id, "acct_owner", "failed"))
     assert lease.ended_at_us == START_US + 20 * SECOND
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_an_outage_while_a_node_is_late_leaves_every_second_its_price(is_restarted):
+    """Seed 29 of the core's days: settled after ten minutes without the market, up to the last heartbeat.
+
+    The price of the seconds behind that was forgotten before the node's return made them billable, and
+    the tick that settled them failed.
+    """
+    venue = Venue()
+    venue.until(103)
+    venue.bid("rival", 800_000)
+    venue.bid("late", 700_000)
+    venue.until(116)
+    venue.silent(NodeHealth.DEGRADED, since=103)
+    venue.at_us += 600 * SECOND
+    venue.core.run_due(venue.at_us)
+    assert venue.lease().metered_to_s == START_US // SECOND + 103
+    if is_restarted:
+        venue.core = Core.restore(venue.core.live())
+    venue.silent(NodeHealth.OK, since=716)
+    venue.do(CancelBid("bid_late", "acct_late", True))
+    venue.until(900)
+    lease = venue.lease()
+    assert lease.metered_to_s >= START_US // SECOND + 800
+    assert lease.gpu_seconds == lease.metered_to_s - lease.started_at_us // SECOND
