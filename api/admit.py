@@ -4,6 +4,8 @@ An address is the peer's; behind a proxy that was declared (`--behind-proxy`) it
 proxy has added to X-Forwarded-For, because anybody can write the ones before it.
 """
 
+from functools import partial
+
 from aiohttp import web
 
 from api.auth import Principal
@@ -26,8 +28,8 @@ async def admit(
     Raises RateLimited, and for a wrong key what Authenticator.authenticate raises.
     """
     limiter = services.limiter
-    address = address_of(request, behind_proxy=services.config.behind_proxy)
     if bucket is None:
+        address = address_of(request, behind_proxy=services.config.behind_proxy)
         request[STANDING] = limiter.take(limiter.policies.public, address, cost)
         return None
     principal = await authenticate(request, services)
@@ -40,9 +42,10 @@ async def authenticate(request: web.Request, services: Services, *, link: str | 
 
     Raises RateLimited, what Authenticator's checks raise, and `origin_refused`.
     """
-    authenticator, limiter, headers = services.authenticator, services.limiter, request.headers
+    authenticator, limiter = services.authenticator, services.limiter
     address = address_of(request, behind_proxy=services.config.behind_proxy)
-    cookie = None if "Authorization" in headers else token_of(request, services.config)
+    authorization = request.headers.get("Authorization")
+    cookie = None if authorization is not None else token_of(request, services.config)
     try:
         if link is not None:
             return await authenticator.check_link(link, address)
@@ -50,7 +53,7 @@ async def authenticate(request: web.Request, services: Services, *, link: str | 
             if request.method not in ("GET", "HEAD"):
                 refuse_other_origin(request, services.config)
             return await authenticator.check_session(cookie, address)
-        return await authenticator.authenticate(headers.get("Authorization"), _parts_of(request), address)
+        return await authenticator.authenticate(authorization, partial(_parts_of, request), address)
     except Rejection as refusal:
         if refusal.code not in WRONG_WHO:
             raise

@@ -88,7 +88,7 @@ ROUTES: list[Route] = routes_of(
 
 
 def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
-    """Return the application that serves `engine`; the caller starts and stops engine and pool."""
+    """Return what serves `engine` in the running loop; the caller starts and stops engine and pool."""
     reader, everybody = Reader(pool), pool.fixed(EVERYBODY)
     system = Reader(everybody)
     browsers = Sessions(SessionStore(pool, everybody), cache_seconds=config.key_cache_seconds)
@@ -130,7 +130,7 @@ def build_app(engine: Engine, pool: Pool, config: Config) -> web.Application:
         sender,
         Records(system),
         Reconciliation(system),
-        RateLimiter(config.rates, lambda: asyncio.get_running_loop().time()),
+        RateLimiter(config.rates, asyncio.get_running_loop().time),
         Doorway(config),
         TargetStore(pool, reader),
         TargetRunner(engine, TargetStore(everybody, system), system),

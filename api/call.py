@@ -7,11 +7,11 @@ idempotency key is byte for byte the first answer. Must not know any particular 
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 
 from api.auth import Principal
 from api.codec import Codec, codec_of
@@ -33,23 +33,22 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}", re.ASCII)
 ETAG = re.compile(r'"([0-9]{1,18})"', re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
+class Reply(Struct, Generic[T], frozen=True):
     """What a handler answers: a value to encode, or an answer that was stored already."""
 
     value: T | None = None
     answer: Answer | None = None
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
     kept: Answer | None = None  # what is stored of a value with a secret
+    version: int | None = None  # that the answer shows
 
 
 class _Versioned(Struct, frozen=True):
     version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[B, Q]):
+class Call(Struct, Generic[B, Q], frozen=True):
     """The request as a handler sees it."""
 
     request: web.Request
@@ -106,15 +105,21 @@ class Call(Generic[B, Q]):
         `absent` replaces `not_found`: the engine keeps live things only, the caller knows the others.
         """
 
+        version: int | None = None
+
         def encode(outcomes: list[Any]) -> Answer:
+            nonlocal version
             outcome = outcomes[0]
             if isinstance(outcome, Rejection):
                 if absent is not None and outcome.code == "not_found":
                     outcome = absent
                 return problem_answer(self.problem(outcome), self.codec)
-            return self.answer(status(outcome) if status else self.status, view(outcome))
+            shown = view(outcome)
+            version = getattr(shown, "version", None)
+            return self.answer(status(outcome) if status else self.status, shown)
 
-        return await self.submit_all([command], encode)
+        reply = await self.submit_all([command], encode)
+        return reply if version is None else replace(reply, version=version)
 
     async def submit_all(
         self, commands: Sequence[Command], encode: Callable[[list[Any]], Answer], *, is_atomic: bool = False
@@ -124,7 +129,9 @@ class Call(Generic[B, Q]):
         answer, is_replay = await engine.submit(
             commands, encode=encode, keyed=self.keyed_request(), is_atomic=is_atomic
         )
-        return Reply(answer=answer, headers={"Idempotency-Replayed": "true"} if is_replay else {})
+        if not is_replay:
+            return Reply(answer=answer)
+        return Reply(answer=answer, headers={"Idempotency-Replayed": "true"}, version=stored_version(answer))
 
     def reveal(self, reply: Reply[Any], value: T | None) -> Reply[T]:
         """Show a secret to the first reader only: what is stored, and repeated, is without it."""
@@ -140,18 +147,16 @@ class Call(Generic[B, Q]):
             return None
         if IDEMPOTENCY_KEY.fullmatch(key) is None:
             raise Rejection("malformed_header", "Idempotency-Key: expected 1..255 printable ASCII characters")
-        digest = hashlib.sha256()
         parts = (
             self.request.method,
             self.request.rel_url.raw_path,
             self.request.rel_url.raw_query_string,
             self.request.headers.get("Content-Type", ""),
         )
-        for part in parts:
-            # Lengths keep "/a" + "b" apart from "/ab" + "".
-            digest.update(f"{len(part)}:{part}\n".encode("utf-8", "surrogateescape"))
-        digest.update(self.raw)
-        return KeyedRequest(self.account, key, digest.digest())
+        # Lengths keep "/a" + "b" apart from "/ab" + "".
+        head = "".join([f"{len(part)}:{part}\n" for part in parts])
+        digest = hashlib.sha256(head.encode("utf-8", "surrogateescape") + self.raw).digest()
+        return KeyedRequest(self.account, key, digest)
 
     def expected_version(self) -> int | None:
         """Return the version that If-Match asks for, None without one or with `*`."""
@@ -180,20 +185,19 @@ class Call(Generic[B, Q]):
 def respond(reply: Reply[Any], codec: Codec) -> web.Response:
     """Turn a reply into bytes and headers."""
     if reply.answer is not None:
-        answer, version = reply.answer, _stored_version(reply.answer)
+        answer, version = reply.answer, reply.version
     else:
         answer = Answer(reply.status, codec.content_type, codec.encode(reply.value))
         version = getattr(reply.value, "version", None)
-    response = web.Response(status=answer.status, body=answer.body, headers=reply.headers)
-    response.headers["Content-Type"] = answer.content_type
+    headers = {**reply.headers, "Content-Type": answer.content_type}
     if isinstance(version, int) and answer.status < 300:
-        response.headers["ETag"] = f'"{version}"'
+        headers["ETag"] = f'"{version}"'
     if answer.status in (429, 503):
-        response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
-    return response
+        headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-def _stored_version(answer: Answer) -> int | None:
+def stored_version(answer: Answer) -> int | None:
     """Read the version back out of a stored answer, so that a repeat carries the same ETag."""
     codec = codec_of(answer.content_type)
     if answer.status >= 300 or codec is None:

@@ -44,7 +44,7 @@ CURRENCY = "USD"
 TIME_US_MAX = 253_402_300_799_999_999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
+_OBJECT_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.\-]{{0,{OBJECT_ID_CHARACTERS_MAX - 1}}}", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 _PUBLIC_KEY = re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII)
@@ -191,11 +191,7 @@ def schema_of_field(kind: type) -> dict[str, Any]:
 
 def is_object_id(value: object) -> bool:
     """Say whether `value` has the shape of an id; what has not cannot name anything."""
-    return (
-        isinstance(value, str)
-        and len(value) <= OBJECT_ID_CHARACTERS_MAX
-        and _OBJECT_ID.fullmatch(value) is not None
-    )
+    return isinstance(value, str) and _OBJECT_ID.fullmatch(value) is not None
 
 
 def is_client_bid_id(value: str) -> bool:
@@ -240,7 +236,7 @@ def format_price_or_none(price: int | None) -> str | None:
 
 
 def _object_id(value: object) -> str:
-    if not isinstance(value, str) or not is_object_id(value):
+    if not isinstance(value, str) or _OBJECT_ID.fullmatch(value) is None:
         raise ValueError("expected an id: letters, digits, '.', '_' and '-'")
     return value
 
@@ -272,6 +268,8 @@ def _microusd(value: object, *, least: int, most: int) -> int:
 def _text(value: object, *, least: int, most: int) -> str:
     if not isinstance(value, str):
         raise ValueError("expected text")
+    if least <= len(value) <= most and value.isascii() and value.isprintable():
+        return value  # what nearly everybody sends is normal and visible as it is
     # Normalising is quadratic for some long texts: the length is looked at first, and again after.
     if len(value) > 4 * most:
         raise ValueError(f"expected {least} to {most} characters")

@@ -24,7 +24,8 @@ async def read_body(
 
     Raises Rejection, `content_digest_mismatch` where `is_signed` and it is another body.
     """
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise Rejection("unsupported_media_type", "a compressed request body is not read")
     raw = await _read(request, config.batch_body_bytes_max if is_batch else config.body_bytes_max, config)
     if is_signed:
@@ -49,19 +50,29 @@ def refuse_other_body(request: web.Request, raw: bytes) -> None:
 
 
 async def _read(request: web.Request, bytes_max: int, config: Config) -> bytes:
-    too_large = Rejection("too_large", f"the body exceeds {bytes_max} bytes")
-    if request.content_length is not None and request.content_length > bytes_max:
-        raise too_large
-    body = bytearray()
+    content, length = request.content, request.content_length
+    if length is not None and length > bytes_max:
+        raise _too_large(bytes_max)
+    if content.is_eof():
+        # All of it came with the headers, as nearly every body does: there is nothing to wait for.
+        body = content.read_nowait()
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body
+    parts = bytearray()
     try:
         async with asyncio.timeout(config.body_seconds_max):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > bytes_max:
-                    raise too_large
+            async for chunk in content.iter_any():
+                parts += chunk
+                if len(parts) > bytes_max:
+                    raise _too_large(bytes_max)
     except TimeoutError:
         raise Rejection("request_timeout", f"the body took over {config.body_seconds_max} s") from None
-    return bytes(body)
+    return bytes(parts)
+
+
+def _too_large(bytes_max: int) -> Rejection:
+    return Rejection("too_large", f"the body exceeds {bytes_max} bytes")
 
 
 @cache

@@ -22,6 +22,7 @@ from auction.model import ApiKey
 PUBLIC_ID_CHARACTERS = 10
 SECRET_CHARACTERS = 43  # 43 * log2(62) = 256 bits
 CHECKSUM_CHARACTERS = 6  # 62^6 > 2^32
+PUBLIC_ID_PLACE = slice(9, 9 + PUBLIC_ID_CHARACTERS)  # in a key's text, behind fal_live_ or fal_test_
 
 ROLE_SCOPES: dict[str, tuple[str, ...]] = {
     "buyer": ("bids:read", "bids:write"),

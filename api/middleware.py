@@ -32,8 +32,9 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = _problem_response(request, error)
     if not response.prepared:
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
-        if STANDING in request:
-            response.headers.update(request[STANDING].headers)
+        standing = request.get(STANDING)
+        if standing is not None:
+            response.headers.update(standing.headers)
     resource = request.match_info.route.resource
     # Whatever somebody makes up for a method or a path is one series, not many.
     name = "none" if resource is None else f"{request.method} {resource.canonical}"

@@ -8,9 +8,11 @@ Invariant: bounded memory; the bucket that was not used for longest is forgotten
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
+
+from msgspec import Struct
 
 BUCKETS_MAX = 50_000
 BATCH_COST = 10
@@ -34,15 +36,13 @@ class Policy:
     name: str
     rate_per_second: float
     burst: int
+    header: str = field(init=False)  # as RateLimit-Policy tells it: quota and window in seconds
 
     def __post_init__(self) -> None:
         if self.rate_per_second <= 0 or self.burst < 1:
             raise ValueError(f"{self.name}: rate and burst must be above zero")
-
-    @property
-    def header(self) -> str:
-        """Return the policy as RateLimit-Policy tells it: quota and window in seconds."""
-        return f'"{self.name}";q={self.burst};w={ceil(self.burst / self.rate_per_second)}'
+        header = f'"{self.name}";q={self.burst};w={ceil(self.burst / self.rate_per_second)}'
+        object.__setattr__(self, "header", header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,7 @@ class Policies:
     refusals: Policy = Policy("refusals", 10, 200)  # of an address: wrong keys
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """Where a bucket stands after a request."""
 
     policy: Policy
@@ -83,21 +82,18 @@ class RateLimiter:
 
     def take(self, policy: Policy, who: str, cost: int = 1) -> Standing:
         """Take `cost` tokens from the bucket of `who`; raises RateLimited when they are not there."""
-        tokens = self._tokens(policy, who)
+        buckets, name, now_s = self._buckets, (policy.name, who), self._monotonic()
+        bucket = buckets.get(name)
+        tokens: float = policy.burst
+        if bucket is not None:
+            left, at_s = bucket
+            tokens = min(policy.burst, left + (now_s - at_s) * policy.rate_per_second)
         # What costs more than a whole bucket is let in from a full one.
         needed = min(cost, policy.burst)
         if tokens < needed:
             raise RateLimited(policy, max(1, ceil((needed - tokens) / policy.rate_per_second)))
-        self._set(policy, who, tokens - needed)
+        buckets[name] = (tokens - needed, now_s)
+        buckets.move_to_end(name)
+        if len(buckets) > BUCKETS_MAX:
+            buckets.popitem(last=False)
         return Standing(policy, int(tokens - needed))
-
-    def _tokens(self, policy: Policy, who: str) -> float:
-        tokens, at_s = self._buckets.get((policy.name, who), (float(policy.burst), 0.0))
-        return min(policy.burst, tokens + (self._monotonic() - at_s) * policy.rate_per_second)
-
-    def _set(self, policy: Policy, who: str, tokens: float) -> None:
-        name = (policy.name, who)
-        self._buckets[name] = (tokens, self._monotonic())
-        self._buckets.move_to_end(name)
-        while len(self._buckets) > BUCKETS_MAX:
-            self._buckets.popitem(last=False)

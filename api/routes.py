@@ -65,6 +65,7 @@ class Route:
     if_match: IfMatch = "ignored"
     is_keyed: bool = True  # a repeat under its Idempotency-Key gets the first answer
     before: Callable[[Call[Any, Any]], Struct | None] | None = None  # what it changes, as it was
+    row: type[Struct] | None = None  # what a list's `data` holds; None for one that answers something else
 
     @property
     def name(self) -> str:
@@ -74,12 +75,6 @@ class Route:
     def is_audited(self) -> bool:
         """Whether it changes something that the journal does not tell of with its key."""
         return self.method != "GET" and self.scope is not None and self.scope in AUDITED_SCOPES
-
-    @property
-    def row(self) -> type[Struct] | None:
-        """What a list's `data` holds; None for a route that answers with something else."""
-        is_list = typing.get_origin(self.view) is Page
-        return typing.get_args(self.view)[0] if is_list else None
 
     @property
     def summary(self) -> str:
@@ -98,8 +93,8 @@ class Route:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request: who, what, with which values; then the handler, then the bytes."""
         services = request.app[SERVICES]
-        content_type = request.headers.get("Content-Type")
-        accept = request.headers.get("Accept")
+        headers = request.headers
+        content_type, accept = headers.get("Content-Type"), headers.get("Accept")
         is_sheet = self.row is not None and prefers_csv(accept)
         codec = codec_for_answer(None if self.media or is_sheet else accept, content_type)
         if codec is None:
@@ -108,7 +103,8 @@ class Route:
         principal = await admit(request, services, self.bucket if self.scope else None, cost)
         if principal is not None and self.scope is not None:
             principal.require(self.scope)
-        query: Any = msgspec.convert(dict(request.query), self.query, strict=False, dec_hook=decode_field)
+        asked = dict(request.query) if request.rel_url.raw_query_string else {}
+        query: Any = msgspec.convert(asked, self.query, strict=False, dec_hook=decode_field)
         raw = b""
         body: Any = None
         if request.method != "GET":
@@ -167,9 +163,10 @@ def route(
         hints = typing.get_type_hints(handler)
         body, query = typing.get_args(hints["call"])
         (view,) = typing.get_args(hints["return"])
+        row = typing.get_args(view)[0] if typing.get_origin(view) is Page else None
         return Route(
             method, path, handler, body, query, view, scope, status,
-            is_batch, bucket, also, media, if_match, is_keyed, before,
+            is_batch, bucket, also, media, if_match, is_keyed, before, row,
         )  # fmt: skip
 
     return declare

@@ -4,7 +4,6 @@ A session is opened with a key, or with the token of a link that a key has made.
 asked: nothing stored or repeated has one. Decides what is answered; browser.py what a session is.
 """
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
@@ -198,7 +197,7 @@ def session_view(session: Session) -> SessionView:
 
 async def _write_down(call: Call[Any, Any], principal: Principal, reply: Reply[SessionView]) -> None:
     """Write into the audit log who came or went; a sign-in link's token stays out of it."""
-    await record(replace(call, principal=principal, raw=b""), "session", reply)
+    await record(structs.replace(call, principal=principal, raw=b""), "session", reply)
 
 
 async def _signing_in(call: Call[CreateSessionBody, NoQuery]) -> Principal:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import WSMessage, WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
 
 from api.account_feed import AccountFeed
 from api.admit import address_of
@@ -84,13 +85,14 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     )
     if not socket.can_prepare(request).ok:
         raise Rejection("malformed", "expected a WebSocket upgrade")
-    await socket.prepare(request)
+    line = await socket.prepare(request)
+    assert line is not None, "the socket is opened once"
     serving = asyncio.current_task()
     assert serving is not None
     services.sockets[socket] = serving
     try:
         address = address_of(request, behind_proxy=services.config.behind_proxy)
-        await Session(services, socket, request.transport, address).run()
+        await Session(services, socket, line, request.transport, address).run()
     finally:
         del services.sockets[socket]
     return socket
@@ -103,6 +105,7 @@ class Session:
         self,
         services: Services,
         socket: web.WebSocketResponse,
+        line: AbstractStreamWriter,
         transport: asyncio.Transport | None,
         address: str,
     ) -> None:
@@ -115,6 +118,7 @@ class Session:
         self._subscription = services.listen(None)
         self._writer = Writer(
             socket,
+            line,
             is_text=self._codec is JSON,
             send_seconds_max=services.config.send_seconds_max,
             write_tick=partial(tick_message, services, self._codec),

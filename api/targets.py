@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from api.call import Call, Reply
+from api.call import Call, Reply, stored_version
 from api.codec import Page
 from api.errors import problem_answer
 from api.fields import Cursor, PageLimit, is_object_id
@@ -261,7 +261,11 @@ async def _change(
     )
     if not is_replay:
         await call.services.runner.take(call.account, target)
-    return Reply(answer=answer, headers={"Idempotency-Replayed": "true"} if is_replay else {})
+    return Reply(
+        answer=answer,
+        headers={"Idempotency-Replayed": "true"} if is_replay else {},
+        version=stored_version(answer),
+    )
 
 
 async def _own(call: Call[Any, Any]) -> Target:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from auction import leases
 from auction.commands import RouteBids
-from auction.model import BID_IN_BOOK, Alternative, Bid, Market, MarketStatus
+from auction.model import Alternative, Bid, BidStatus, Market, MarketStatus
 from auction.state import State
 from matching.substitutes import Substitutes, Wish
 from matching.types import MARKETS_MAX, NONE
@@ -85,7 +85,7 @@ def _is_due(market: Market, at_us: int) -> bool:
 def _is_free(state: State, bid: Bid) -> bool:
     """Whether it may go elsewhere: it wants something, has nothing, and its hold is whole."""
     return (
-        bid.status in BID_IN_BOOK
+        bid.status is BidStatus.OPEN
         and bid.asked_gpus > 0
         and not bid.has_lapsed
         and not state.bid_leases[bid.id]

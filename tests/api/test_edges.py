@@ -10,7 +10,9 @@ import aiohttp
 import pytest
 
 from api.config import Config
+from api.keys import mint_key
 from api.rate_limits import Policies, Policy
+from auction.commands import CreateAccount
 from fallow.serve import running_server
 from tests.api.conftest import MARKET, serving
 from tests.api.test_stream import connected
@@ -93,6 +95,36 @@ async def test_who_sends_no_request_is_closed_and_who_sends_one_is_not(database)
         assert not honest_reader.at_eof(), "a connection that has asked stays"
         for _, writer in [*silent, (slow_reader, slow_writer), (honest_reader, honest_writer)]:
             writer.close()
+
+
+async def test_a_body_is_read_alike_with_its_headers_in_pieces_and_in_chunks(database):
+    """Goal: however a body arrives, it is all of it, and never more than its bound."""
+
+    async def asked(running, *pieces):
+        reader, writer = await dial(running)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return int(answer.split()[1])
+
+    async with served(database, body_bytes_max=64) as running:
+        key, text = mint_key("acct_sender", "k", ["bids:write"], is_live=False, now_us=0)
+        await running.engine.execute(CreateAccount("acct_sender", "sender", ["buyer"], key))
+        head = (
+            b"POST /v1/bids/cancel-after HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            + f"Authorization: Bearer {text}\r\n".encode()
+        )
+        sized = head + b"Content-Length: 22\r\n\r\n"
+        assert 200 == await asked(running, sized + b'{"timeout_seconds":60}')
+        assert 200 == await asked(running, sized, b'{"timeout_s', b'econds":60}')
+        chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+        assert 200 == await asked(running, chunked + b'16\r\n{"timeout_seconds":60}\r\n0\r\n\r\n')
+        long = b'60\r\n{"timeout_seconds":60}%s\r\n0\r\n\r\n' % (b" " * (0x60 - 22))
+        assert 413 == await asked(running, chunked + long)
+        assert 413 == await asked(running, chunked + long[:40], long[40:])
 
 
 async def test_one_connection_too_many_is_told_so(database):

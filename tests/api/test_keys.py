@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from api.app import ROUTES
-from api.keys import mint_key, scopes_of
+from api.keys import checksum, mint_key, scopes_of
 from auction.commands import CreateKey, RevokeKey
 
 ROLES = ("buyer", "owner", "operator")
@@ -138,3 +138,24 @@ async def test_a_key_is_used_from_its_networks_only_and_makes_none_beyond_them(v
         assert (await socket.receive_json())["reason"] == "address_not_allowed"
         closed = await socket.receive()
         assert closed.data == 4001
+
+
+async def test_a_key_that_was_just_right_does_not_let_near_misses_in(venue):
+    """Goal: what is remembered of a key lets in its very text, and only while it may be used."""
+    made = (await mint(venue, venue.buyer)).json
+    text = made["secret"]
+
+    async def asked(presented):
+        answered = await venue.call("GET", "/v1/bids", presented)
+        return answered.status
+
+    def other(at):
+        return text[:at] + ("1" if text[at] == "0" else "0") + text[at + 1 :]
+
+    stem = text[:-7] + ("1" if text[-7] == "0" else "0")
+    near = [other(-1), other(25), stem + checksum(stem), text[:-1], text + "0", text.replace("test", "live")]
+    assert 200 == await asked(text)
+    assert [401] * len(near) == [await asked(presented) for presented in near]
+    assert 200 == await asked(text), "nor do they make it forgotten"
+    await venue.ok("DELETE", f"/v1/keys/{made['id']}", venue.buyer)
+    assert 401 == await asked(text)

@@ -82,6 +82,49 @@ async def test_a_thousand_pipelined_places_are_applied_in_the_order_sent(venue):
     assert [row["client_bid_id"] for row in rows] == names
 
 
+async def test_orders_sent_together_are_answered_each_for_itself(venue):
+    """Goal: what is decided and written in one go mixes nothing up: refusals, batches, long answers."""
+    operation = {name: value for name, value in PLACE.items() if name != "type"} | {"op": "place"}
+    async with connected(venue) as client:
+        await trading(client, venue)
+        await client.send(**PLACE, id="ended")
+        ended = (await client.until(type="ack", id="ended"))["result"]["id"]
+        await venue.ok("DELETE", f"/v1/bids/{ended}", venue.buyer)
+        places = {number: PLACE | {"gpus": 1 + number} for number in range(150)}
+        orders = places | {
+            "never was": {"type": "bid.cancel", "bid": "bid_none"},
+            "is over": {"type": "bid.cancel", "bid": ended},
+            "long": {"type": "bid.batch", "operations": [operation] * 200},
+            "nowhere": PLACE | {"market": "nowhere"},
+            "atomic": {
+                "type": "bid.batch",
+                "atomic": True,
+                "operations": [operation, operation | {"gpus": 7}],
+            },
+            "last": PLACE | {"gpus": 999},
+        }
+        for name, order in orders.items():
+            await client.send(**order, id=name)
+        answers = []
+        while len(answers) < len(orders):
+            message = await client.next()
+            if message["type"] in ("ack", "error"):
+                answers.append(message)
+        by_id = {answer["id"]: answer for answer in answers}
+        assert by_id.keys() == orders.keys()
+        assert [name for name in by_id if name in places] == list(places), "answered in the order sent"
+        assert [by_id[name]["result"]["gpus"] for name in places] == [
+            place["gpus"] for place in places.values()
+        ]
+        refused = {name: by_id[name]["code"] for name in ("never was", "is over", "nowhere")}
+        assert refused == {"never was": "not_found", "is over": "bid_final", "nowhere": "market_not_found"}
+        assert [one["status"] for one in by_id["long"]["result"]["results"]] == [201] * 200
+        assert [one["bid"]["gpus"] for one in by_id["atomic"]["result"]["results"]] == [1, 7]
+        assert by_id["last"]["result"]["gpus"] == 999
+    rows = await venue.pool.fetch("SELECT gpus FROM bids ORDER BY seq")
+    assert [row["gpus"] for row in rows] == [1, *range(1, 151), *[1] * 200, 1, 7, 999]
+
+
 async def test_cancel_all_takes_what_was_sent_before_it(venue):
     """Goal: a cancel of everything leaves nothing behind, though the places are still on their way."""
     async with connected(venue) as client:
