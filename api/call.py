@@ -42,6 +42,7 @@ class Reply(Generic[T]):
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     kept: Answer | None = None  # what is stored of a value with a secret
+    is_read: bool = False  # nothing was changed, whatever the method: it is no act for the audit log
 
 
 class _Versioned(Struct, frozen=True):

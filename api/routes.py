@@ -118,7 +118,7 @@ class Route:
         call = Call(request, services, codec, principal, body, query, raw, self.status)
         with acting(self._reach(principal)):
             reply = await self.handler(call)
-            if self.is_audited and self.scope is not None:
+            if self.is_audited and self.scope is not None and not reply.is_read:
                 await record(call, self.scope, reply)
             if is_sheet and reply.value is not None:
                 return self._sheet(request, reply.value)
