@@ -64,7 +64,7 @@ function Notice({ notice }) {
   const ready = () => act(() => post(`/v1/notices/${notice.id}/ack`, { ready: true }));
   return html`<section class="notice">
     <h2>${lease ? gpus(lease.gpus) : "A lease"} in ${notice.market}: ${REASONS[notice.reason] || notice.reason}</h2>
-    <p class="countdown"><strong aria-hidden="true">${duration(left)}</strong>
+    <p class="countdown"><strong aria-hidden="true">${duration(left)}</strong>${" "}
       until they are reclaimed, at ${clock(notice.reclaim_at)} UTC.</p>
     <p>Your limit is ${money(notice.limit)}, the price ${price(notice.price)}.</p>
     <p>
