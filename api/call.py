@@ -42,6 +42,7 @@ class Reply(Struct, Generic[T], frozen=True):
     headers: dict[str, str] = {}
     kept: Answer | None = None  # what is stored of a value with a secret
     version: int | None = None  # that the answer shows
+    is_read: bool = False  # nothing was changed, whatever the method: it is no act for the audit log
 
 
 class _Versioned(Struct, frozen=True):

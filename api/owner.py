@@ -1,14 +1,30 @@
-"""Owners' economics: which reserve to ask for, and what the fleet earned. Reads only; nothing is stored."""
+"""Owners' economics: which reserve to ask for, what the fleet earned, what stayed unsold and why.
+
+Reads only; nothing is stored.
+"""
 
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from api.call import Call, Reply
+from api.codec import Page
+from api.fields import IdField
 from api.paging import read_key, write_cursor
 from api.routes import NoBody, NoQuery, route
 from api.sheets import CSV_TYPE
-from api.wire_owner import CostFields, PriceHistory, ReserveBody, ReserveView, costs_of, reserve_view
+from api.wire import LeaseView, lease_view
+from api.wire_owner import (
+    CostFields,
+    PriceHistory,
+    ReserveBody,
+    ReserveView,
+    UnsoldView,
+    costs_of,
+    reserve_view,
+    unsold_view,
+)
 from api.wire_summary import (
     SUMMARY_DAYS,
     SUMMARY_DAYS_MAX,
@@ -32,6 +48,10 @@ from sql.owner_reads import SECONDS_PER_DAY, NodeDay, node_days, price_record
 # The cursor's key is a number and a name; these stand for a group without a day or without a node.
 _NO_DAY, _NO_NODE = 0, "-"
 SHEET_GROUPS_MAX = 10_000
+
+
+class UnsoldQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    market: IdField
 
 
 @route("POST", "/v1/owner/reserve-calculator", scope="supply:read", is_keyed=False)
@@ -86,6 +106,31 @@ async def get_owner_summary(call: Call[NoBody, SummaryQuery]) -> Reply[SummaryVi
     page = following[: query.limit]
     next_cursor = _cursor(page) if len(following) > len(page) else None
     return call.reply(summary_view((from_s, to_s), total_of(groups.values()), page, next_cursor, costs))
+
+
+@route("GET", "/v1/owner/unsold", scope="supply:read")
+async def get_unsold(call: Call[NoBody, UnsoldQuery]) -> Reply[UnsoldView]:
+    """Say how much of the last week your reserves were above a market's price, and which would have sold.
+
+    Your live offers' reserves, and steps below them down to a half, against the price as it was.
+    """
+    market = _market(call, call.query.market)
+    reserves = {
+        offer.reserve
+        for offer in call.core.offers.values()
+        if offer.account == call.account and offer.market == market.id
+    }
+    to_us = call.now_us
+    from_us = max(0, to_us - SUMMARY_DAYS * SECONDS_PER_DAY * MICROSECONDS_PER_SECOND)
+    record = await price_record(call.services.reader, market.id, from_us=from_us, to_us=to_us)
+    return call.reply(unsold_view(market, record.shares, reserves))
+
+
+@route("GET", "/v1/owner/leases", scope="supply:read")
+async def list_owner_leases(call: Call[NoBody, NoQuery]) -> Reply[Page[LeaseView]]:
+    """List the leases that are on your nodes now, by id: all of them, on one page."""
+    _, leases, _ = await call.services.reader.desired(call.account, None)
+    return call.reply(Page([lease_view(lease, call.core.markets[lease.market]) for lease in leases]))
 
 
 def _market(call: Call[Any, Any], market_id: str) -> Market:

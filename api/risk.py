@@ -102,6 +102,8 @@ def suggestions(kept: Record, market: Market, cheapest: Price | None) -> list[Su
     shown = []
     for label, limit in limits:
         on_step = min(-(-limit // increment) * increment, market.price_cap)
-        probability = outlook.estimate(on_step).probability
-        shown.append(SuggestionView(label, format_microusd(on_step), f"{probability:.4f}"))
+        found = outlook.estimate(on_step)
+        shown.append(
+            SuggestionView(label, format_microusd(on_step), f"{found.probability:.4f}", found.samples)
+        )
     return shown

@@ -119,7 +119,7 @@ class Route:
         with acting(self._reach(principal)):
             before = None if self.before is None else self.before(call)
             reply = await self.handler(call)
-            if self.is_audited and self.scope is not None:
+            if self.is_audited and self.scope is not None and not reply.is_read:
                 await record(call, self.scope, reply, before)
             if is_sheet and reply.value is not None:
                 return self._sheet(request, reply.value)

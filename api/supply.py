@@ -133,7 +133,7 @@ async def uncordon_node(call: Call[NoBody, NoQuery]) -> Reply[NodeView]:
 async def recall_node(call: Call[RecallNodeBody, NoQuery]) -> Reply[RecallView]:
     """Take a node back: its offers are withdrawn and its leases get their notice.
 
-    With `preview` it only lists the leases that would be hit.
+    With `preview` it only lists the leases that would be hit: a read, which no audit log keeps.
     """
     command = RecallNode(
         call.path_part("node"), call.account, call.body.notice_seconds, call.expected_version()
@@ -148,7 +148,7 @@ async def recall_node(call: Call[RecallNodeBody, NoQuery]) -> Reply[RecallView]:
         )
 
     if call.body.preview:
-        return call.reply(view(call.core.preview_recall(command)))
+        return Reply(view(call.core.preview_recall(command)), is_read=True)
     return await call.submit(command, view)
 
 

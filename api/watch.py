@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Struct
 
 from api.call import Call, Reply
-from api.fields import format_instant
+from api.fields import CURRENCY, format_instant
 from api.routes import NoBody, NoQuery, route
 from auction.errors import Rejection
 from auction.recovery import TickReplay, replay_tick
-from auction.units import MICROSECONDS_PER_SECOND
+from auction.timings import Timings
+from auction.units import MICROSECONDS_PER_SECOND, format_microusd
 
 REPLAY_ENTRIES_MAX = 1_000_000  # of a journal: a replay of more is for the command line
 REPLAY_REST_SECONDS = 0.002  # after each page: the engine decides on the same loop
@@ -44,14 +45,34 @@ class PulseView(Struct, frozen=True):
     late_seconds: float
 
 
+class PhaseView(Struct, frozen=True):
+    """Milliseconds that a phase of a tick took over the last ticks; the phases follow each other.
+
+    `late`: from due to begun; `clear`: deciding; `commit`: until durable; `tell`: handing it to who listens.
+    """
+
+    phase: str
+    ticks: int
+    last_ms: float
+    p50_ms: float
+    p99_ms: float
+    worst_ms: float
+
+
 class EngineView(Struct, frozen=True):
-    """`journal_seq` counts accepted commands; `waiting_commands` are in the inbox now."""
+    """`journal_seq` counts accepted commands; `waiting_commands` are in the inbox now.
+
+    `fees` is what the operator has earned so far; `phases` is empty until a tick was told.
+    """
 
     ready: bool
     time: str
     journal_seq: int
     waiting_commands: int
     sockets: int
+    fees: str
+    currency: str
+    phases: list[PhaseView]
     markets: list[PulseView]
 
 
@@ -76,9 +97,30 @@ async def get_engine(call: Call[NoBody, NoQuery]) -> Reply[EngineView]:
             journal_seq=engine.core.seq,
             waiting_commands=engine.waiting_commands,
             sockets=len(call.services.sockets),
+            fees=format_microusd(engine.core.fees()),
+            currency=CURRENCY,
+            phases=_phases(engine.timings),
             markets=markets,
         )
     )
+
+
+def _phases(timings: Timings) -> list[PhaseView]:
+    """Sum up how long each phase took; the last tick's beside the quantiles."""
+    if not timings.kept:
+        return []
+    last = timings.kept[-1]
+    shown = []
+    for name, values in timings.phases().items():
+        count = len(values)
+        figures = (
+            getattr(last, name),
+            values[(count - 1) // 2],
+            values[-(-count * 99 // 100) - 1],
+            values[-1],
+        )
+        shown.append(PhaseView(name.removesuffix("_us"), count, *(round(one / 1_000, 3) for one in figures)))
+    return shown
 
 
 @route("GET", "/v1/operator/reconciliation", scope="operator:read")

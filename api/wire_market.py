@@ -139,9 +139,12 @@ class CurveView(Struct, frozen=True):
 
 
 class SuggestionView(Struct, frozen=True):
+    """`samples`: how many stretches of an hour, out of the market's record, the probability is judged by."""
+
     label: str
     limit: str
     interruption_probability: str
+    samples: int
 
 
 class QuoteView(Struct, frozen=True):

@@ -4,7 +4,7 @@ See wire.py for the rules that all wire modules follow. Costs named net are what
 gross is the price at which the market pays that, the operator's fee on top.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Annotated
 
@@ -28,10 +28,13 @@ from auction.economics import (
     shut_down_ages,
     straight_line_depreciation_per_hour,
 )
+from auction.model import Market
 from auction.price_history import PriceShare, Rung, even_reserves, mean_price, offered_us, sell
 from auction.units import MICROSECONDS_PER_SECOND, MICROUSD_PER_USD, Amount, Price, format_microusd
 
 RESERVES_MAX = 20
+OWN_RESERVES_MAX = 20
+STEPS_BELOW_PERCENT = (100, 95, 90, 80, 70, 60, 50)
 HISTORY_DAYS_MAX = 90
 
 HISTORY_NOTE = (
@@ -167,6 +170,29 @@ class ReserveView(Struct, frozen=True):
     history: HistoryView | None
 
 
+class UnsoldRungView(Struct, frozen=True):
+    """`is_own`: a live offer of yours asks for this reserve; the others are steps below it."""
+
+    reserve_price_per_gpu_hour: str
+    gross_reserve_price_per_gpu_hour: str
+    is_own: bool
+    sold_bps: int
+    unsold_hours_per_gpu: str
+    net_per_offered_gpu_hour: str
+
+
+class UnsoldView(Struct, frozen=True):
+    """Of `hours` of record, how many a GPU would have stayed unsold at each reserve; lowest first.
+
+    At most 20 reserves of yours, the highest; `rungs` is empty without offers or without a record.
+    """
+
+    market: str
+    hours: str
+    rungs: list[UnsoldRungView]
+    note: str
+
+
 class PriceHistory(Struct, frozen=True):
     """A market's prices in a window, and the reserves to hold against them besides the even steps."""
 
@@ -224,6 +250,41 @@ def reserve_view(
             },
         ),
     )
+
+
+def unsold_view(market: Market, shares: Sequence[PriceShare], reserves: Iterable[Price]) -> UnsoldView:
+    """Hold an owner's reserves, and steps below each, against a market's record."""
+    own = set(sorted(reserves)[-OWN_RESERVES_MAX:])
+    increment = market.price_increment
+    steps = {
+        Price(reserve * percent // 100 // increment * increment)
+        for reserve in own
+        for percent in STEPS_BELOW_PERCENT
+    }
+    rungs = sell(shares, [*steps], fee_bps=market.fee_bps, increment=increment, floor_net=Amount(0))
+    total_us = offered_us(shares)
+    return UnsoldView(
+        market.id,
+        _hours(total_us),
+        [
+            UnsoldRungView(
+                format_microusd(rung.reserve),
+                format_microusd(rung.gross_reserve),
+                rung.reserve in own,
+                rung.sold_bps,
+                _hours(total_us - rung.sold_us),
+                format_microusd(rung.net_per_offered_hour),
+            )
+            for rung in rungs
+        ],
+        HISTORY_NOTE,
+    )
+
+
+def _hours(time_us: int) -> str:
+    """Write microseconds as hours to a hundredth, rounded down."""
+    hundredths = time_us // (36 * MICROSECONDS_PER_SECOND)
+    return f"{hundredths // 100}.{hundredths % 100:02d}"
 
 
 def shut_down_view(ages: ShutDown) -> ShutDownView:

@@ -75,6 +75,7 @@ from auction.commands import (
 )
 from auction.curves import curve_of
 from auction.errors import Rejection
+from auction.ledger import FEES_ACCOUNT
 from auction.market import Book, Quote
 from auction.model import (
     BID_FINAL,
@@ -381,6 +382,10 @@ class Core:
 
     def balance(self, account_id: str) -> Balance:
         return self._state.balance(self._state.accounts[account_id])
+
+    def fees(self) -> Amount:
+        """Return what the operator has earned so far."""
+        return Amount(self._state.balances[FEES_ACCOUNT])
 
     def live(self) -> LiveState:
         return self._state.live()

@@ -27,6 +27,7 @@ from auction.market import Book
 from auction.model import Bid
 from auction.ports import Answer, Changes, KeyedRequest, Store, StoredAnswer
 from auction.publisher import Publisher
+from auction.timings import TickTiming, Timings
 
 BATCH_COMMANDS_MAX = 2_000
 REST_EVERY_COMMANDS = 50  # two milliseconds
@@ -62,7 +63,7 @@ class _Submission:
 class _Decided:
     """A batch between its decision and its commit; what it adds to what a later batch may ask for."""
 
-    __slots__ = ("answers", "batch", "changes", "known", "replies")
+    __slots__ = ("answers", "batch", "changes", "decided_us", "known", "replies", "timing")
 
     def __init__(self, batch: list[_Submission]) -> None:
         self.batch = batch
@@ -70,6 +71,8 @@ class _Decided:
         self.changes = Changes()
         self.answers: dict[tuple[str, str], StoredAnswer] = {}
         self.known: dict[tuple[str, str], Bid] = {}
+        self.timing: TickTiming | None = None  # where it cleared something
+        self.decided_us = 0
 
 
 class Engine:
@@ -78,6 +81,7 @@ class Engine:
     def __init__(self, store: Store, clock: Clock, *, make_book: type[Book] | None = None) -> None:
         self.core = Core(make_book)
         self.publisher = Publisher()
+        self.timings = Timings()
         self.clock = clock
         self.is_ready = False
         self._make_book = make_book
@@ -241,7 +245,13 @@ class Engine:
             stored = answers.get(_key(submission.keyed)) if submission.keyed is not None else None
             decided.replies.append(await self._decide(submission, stored, known, decided.answers))
         decided.known = {pair: bid for pair, bid in known.items() if pair not in earlier}
-        self.core.run_due(self.clock.now_us())
+        due_us, began_us = self.core.next_due_us(), self.clock.now_us()
+        ticks = self.core.run_due(began_us)
+        decided.decided_us = self.clock.now_us()
+        if ticks:
+            late_us = max(0, began_us - (began_us if due_us is None else due_us))
+            markets = tuple(tick.market for tick in ticks)
+            decided.timing = TickTiming(markets, late_us, decided.decided_us - began_us)
         decided.changes = self.core.take_changes()
         decided.changes.answers = list(decided.answers.values())
         return decided
@@ -260,8 +270,13 @@ class Engine:
     async def _write(self, decided: _Decided, writing: Awaitable[None]) -> None:
         await writing
         self._unwritten = _Decided([])
+        durable_us = self.clock.now_us()
         self._answer(decided)
         self._tell(decided.changes)
+        if decided.timing is not None:
+            decided.timing.commit_us = durable_us - decided.decided_us
+            decided.timing.tell_us = self.clock.now_us() - durable_us
+            self.timings.kept.append(decided.timing)
 
     async def _written(self) -> None:
         """Return when what is being written is durable; raises what prevented it."""

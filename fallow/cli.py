@@ -4,7 +4,6 @@ Exit codes: 0 ok, 1 a check failed, 2 usage, 3 refused, 4 auth, 5 unavailable, 6
 """
 
 import json
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from fallow.local import EXIT_CHECK_FAILED, EXIT_USAGE, DataDir, default_data_dir
+from fallow.local import EXIT_CHECK_FAILED, DataDir
 from fallow.local import database_url as _url
 from fallow.local import directory_of as _directory
 from fallow.local import run_work as _run
@@ -34,6 +33,7 @@ class LazyGroup(click.Group):
         "bot": "fallow.bot_cli",
         "commands": "fallow.tree_cli",
         "completion": "fallow.tree_cli",
+        "demo": "fallow.demo_cli",
         "doctor": "fallow.doctor_cli",
         "key": "fallow.key_cli",
         "lease": "fallow.lease_cli",
@@ -66,7 +66,7 @@ def main() -> None:
     """Fallow, the spot market for idle GPUs.
 
     \b
-    fallow demo            a whole market on this machine, with bots and a day of history
+    fallow demo            a whole market on this machine, with bots and a day of history; demo squeeze
     fallow audit           check every invariant of the books beside a running market
     fallow doctor          is this machine fit for a market; then backup, restore --verify
     fallow login           keep a server and a key; or set FALLOW_URL and FALLOW_KEY
@@ -78,49 +78,6 @@ def main() -> None:
     fallow reserve         which reserve to ask for an idle GPU, and what it has to earn
     fallow commands        every command there is
     """
-
-
-@main.command()
-@click.option(
-    "--port", default=8080, show_default=True, help="Where the API listens; the next free one if taken."
-)
-@click.option("--data-dir", type=DataDir, default=None, help="Where the database and the keys live.")
-@click.option("--tick-seconds", type=click.IntRange(1, 3600), default=2, show_default=True)
-@click.option("--notice-seconds", type=click.IntRange(0, 1800), default=10, show_default=True)
-@click.option("--no-bots", is_flag=True, help="Empty markets: nobody bids but you.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
-@click.option("--reset", is_flag=True, help="Forget what this data directory holds and begin anew.")
-@click.option("--json", "as_json", is_flag=True, help="First line of standard output: one JSON object.")
-def demo(
-    port: int,
-    data_dir: Path | None,
-    tick_seconds: int,
-    notice_seconds: int,
-    no_bots: bool,
-    seed: int,
-    reset: bool,
-    as_json: bool,
-) -> None:
-    """Run a whole market on this machine.
-
-    Starts an embedded PostgreSQL, markets and owners out of real offers, a day of history, live bots and
-    the API; prints keys and curl lines that work. Started again, it goes on where it was.
-    """
-    from fallow.demo import Options, run_demo
-
-    directory = (data_dir or default_data_dir()).absolute()
-    if reset:
-        _forget(directory)
-    options = Options(
-        port=port,
-        data_dir=directory,
-        tick_seconds=tick_seconds,
-        notice_seconds=notice_seconds,
-        with_bots=not no_bots,
-        seed=seed,
-        as_json=as_json,
-    )
-    _run(run_demo(options))
 
 
 @main.command()
@@ -249,26 +206,6 @@ def replay(data_dir: Path | None, from_snapshot: bool) -> None:
         click.echo(f"DIFFERENT: {report.first_difference}")
         sys.exit(EXIT_CHECK_FAILED)
     click.echo("match")
-
-
-def _forget(directory: Path) -> None:
-    """Delete a demo's data, and only what is recognisably that."""
-    import shutil
-
-    if not directory.exists():
-        return
-    if not (directory / "demo-keys.json").exists() and any(directory.iterdir()):
-        raise click.UsageError(f"{directory} holds no demo's data; not deleting it")
-    from sql.data_dir import lock
-    from sql.embedded import DataDirectoryBusy
-
-    try:
-        held = lock(directory)
-    except DataDirectoryBusy as busy:
-        click.echo(f"fallow: {busy}", err=True)
-        sys.exit(EXIT_USAGE)
-    shutil.rmtree(directory)
-    os.close(held)
 
 
 if __name__ == "__main__":

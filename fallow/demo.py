@@ -24,6 +24,7 @@ from fallow.bots import Crowd
 from fallow.history import History, Progress
 from fallow.people import People, invent
 from fallow.serve import Running, running_server
+from fallow.visits import forget_address, note_address, visiting
 from fallow.world import Venue, make_world
 from sql.pool import Database, open_database
 
@@ -81,7 +82,11 @@ async def run_demo(options: Options) -> None:
         if options.with_bots:
             await stack.enter_async_context(_crowd(running, venues, people, options.seed))
         watch.lap("engine, API and nodes are up")
-        _announce(running, venues, people, options, watch.total_s())
+        stack.callback(forget_address, options.data_dir)
+        note_address(options.data_dir, running.url)
+        async with visiting(running.url, people) as visitor:
+            link = await visitor.sign_in_link("buyer")
+        _announce(running, venues, people, options, link, watch.total_s())
         await running.engine.run_until(stop)
         print("stopping", file=sys.stderr)
 
@@ -155,11 +160,12 @@ async def _crowd(
 
 
 def _announce(
-    running: Running, venues: tuple[Venue, ...], people: People, options: Options, total_s: float
+    running: Running, venues: tuple[Venue, ...], people: People, options: Options, link: str, total_s: float
 ) -> None:
     facts: dict[str, Any] = {
         "api": running.url,
         "metrics": running.metrics_url,
+        "sign_in": link,
         "keys": {
             "buyer": people.buyer.key,
             "owner": people.owner.key,
@@ -171,11 +177,11 @@ def _announce(
     if options.as_json:
         print(json.dumps(facts), flush=True)
         return
-    print(_welcome(running, venues, people, options, total_s), flush=True)
+    print(_welcome(running, venues, people, options, link, total_s), flush=True)
 
 
 def _welcome(
-    running: Running, venues: tuple[Venue, ...], people: People, options: Options, total_s: float
+    running: Running, venues: tuple[Venue, ...], people: People, options: Options, link: str, total_s: float
 ) -> str:
     url, market = running.url, venues[0].id
     bid = f'{{"market": "{market}", "gpus": 2, "limit_price_per_gpu_hour": "4.000000"}}'
@@ -183,6 +189,9 @@ def _welcome(
         f"the market is open after {total_s:.1f} s: {url}  (API: {url}/openapi.json)",
         f"data in {options.data_dir}; a tick every {options.tick_seconds} s, "
         f"{options.notice_seconds} s of preemption notice",
+        "",
+        "in a browser, signed in as a buyer with $1,000 of demo money (once, within 10 minutes):",
+        f"  {link}",
         "",
         f"  buyer's key     {people.buyer.key}",
         f"  owner's key     {people.owner.key}",
@@ -203,6 +212,8 @@ def _welcome(
         f"  fallow bid place {market} --gpus 2 --limit 4.00",
         "",
         f"beside it:  fallow audit --data-dir {options.data_dir}",
+        f"beside it:  fallow demo squeeze --data-dir {options.data_dir}",
+        f"beside it:  fallow demo link --role owner --data-dir {options.data_dir}",
         "Ctrl-C ends everything; the same command goes on where it was.",
     ]
     return "\n".join(lines)

@@ -101,7 +101,7 @@ async def test_a_demo_keeps_keys_bids_and_books_over_a_kill(tmp_path):
     data_dir = tmp_path / "demo"
     async with demo(data_dir, "--no-bots", "--tick-seconds", "1", "--notice-seconds", "1") as running:
         facts = running.facts
-        assert set(facts) == {"api", "metrics", "keys", "markets", "data_dir"}
+        assert set(facts) == {"api", "metrics", "sign_in", "keys", "markets", "data_dir"}
         assert set(facts["keys"]) == {"buyer", "owner", "operator"}
         assert facts["data_dir"] == str(data_dir)
         assert (await running.call("GET", "/readyz"))["status"] == "ready"

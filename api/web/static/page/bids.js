@@ -2,14 +2,14 @@
 // that keeps it.
 
 import { signal } from "@preact/signals";
-import { useEffect, useState } from "preact/hooks";
-import { patch, post, remove, rows } from "fallow/client.js";
+import { useState } from "preact/hooks";
+import { get, patch, post, remove, rows } from "fallow/client.js";
+import { useFresh } from "fallow/fresh.js";
 import { html } from "fallow/html.js";
-import { account, attempt, changes, time } from "fallow/store.js";
+import { account, attempt, time } from "fallow/store.js";
 import { clock, decimal, duration, gpus, micro, money, price, signed } from "fallow/words.js";
 
 const ROWS_MAX = 100;
-const SETTLE_MS = 150; // events come in bunches
 
 const bids = signal(null);
 const leases = signal([]);
@@ -23,12 +23,7 @@ async function load() {
 }
 
 export function Bids() {
-  const count = changes.value;
-  useEffect(() => {
-    if (!account.value) return undefined;
-    const timer = setTimeout(() => attempt(load), SETTLE_MS);
-    return () => clearTimeout(timer);
-  }, [count, account.value?.account]);
+  useFresh(account.value ? load : null, account.value?.account);
   if (!account.value) return html`<h1>Bids and leases</h1><p><a href="#/sign-in">Sign in</a> to see yours.</p>`;
   if (bids.value === null) return html`<h1>Bids and leases</h1><p class="quiet">Reading them…</p>`;
   const live = notices.value.filter((notice) => notice.state === "issued" || notice.state === "acknowledged");
@@ -65,16 +60,20 @@ function Notice({ notice }) {
   };
   const raise = () =>
     act(() => patch(`/v1/bids/${notice.bid}`, { limit_price_per_gpu_hour: notice.keep_price, confirm_limit: true }));
+  const seen = () => act(() => post(`/v1/notices/${notice.id}/ack`, {}));
   const ready = () => act(() => post(`/v1/notices/${notice.id}/ack`, { ready: true }));
   return html`<section class="notice">
     <h2>${lease ? gpus(lease.gpus) : "A lease"} in ${notice.market}: ${REASONS[notice.reason] || notice.reason}</h2>
-    <p class="countdown"><strong aria-hidden="true">${duration(left)}</strong>
+    <p class="countdown"><strong aria-hidden="true">${duration(left)}</strong>${" "}
       until they are reclaimed, at ${clock(notice.reclaim_at)} UTC.</p>
     <p>Your limit is ${money(notice.limit)}, the price ${price(notice.price)}.</p>
     <p>
       ${notice.keep_price !== null &&
       html`<button class="strong" disabled=${isBusy} onClick=${raise}>Raise to ${money(notice.keep_price)} to stay</button> `}
-      <button disabled=${isBusy} onClick=${ready}>I am done: end it now</button>
+      <button disabled=${isBusy} onClick=${ready}>I am done: end it and its bill now</button>${" "}
+      ${notice.state === "issued"
+        ? html`<button disabled=${isBusy} onClick=${seen}>Acknowledge: I have seen it</button>`
+        : html`<span>✓ acknowledged</span>`}
     </p>
   </section>`;
 }
@@ -91,7 +90,7 @@ function Leases({ rows: found }) {
       ${found.map(
         (lease) => html`<tr key=${lease.id}>
           <th scope="row">${lease.market}<small>${lease.id}</small></th>
-          <td>${lease.state}${lease.end_reason ? `: ${lease.end_reason}` : ""}</td>
+          <td>${lease.state}${lease.end_reason ? `: ${REASONS[lease.end_reason] || lease.end_reason}` : ""}<${Kept} lease=${lease} /></td>
           <td class="number">${lease.gpus}</td>
           <td class="number">${price(lease.price)}</td>
           <td class="number">${money(lease.cost)}</td>
@@ -101,6 +100,13 @@ function Leases({ rows: found }) {
       )}
     </tbody>
   </table></div>`;
+}
+
+// What would have kept a lease that was outbid.
+function Kept({ lease }) {
+  const told = notices.value.find((notice) => notice.lease === lease.id && notice.keep_price !== null);
+  if (lease.state !== "ended" || lease.end_reason !== "outbid" || !told) return null;
+  return html`<small>A limit of ${money(told.keep_price)} in place of ${money(told.limit)} would have kept it running.</small>`;
 }
 
 function BidTable({ rows: found }) {
@@ -115,6 +121,11 @@ function BidTable({ rows: found }) {
   </table></div>`;
 }
 
+const WHY_NOT = {
+  outbid: "others bid more",
+  protected: "who runs already is not displaced by so little",
+  no_fit: "no machine has so many GPUs free together",
+};
 const OVER = new Set(["cancelled", "expired", "exhausted"]);
 
 function BidRow({ bid }) {
@@ -127,7 +138,7 @@ function BidRow({ bid }) {
   };
   return html`<tr>
     <th scope="row"><a href="#/market/${bid.market}">${bid.market}</a><small>${bid.id}</small></th>
-    <td>${bid.status}${bid.reason ? `: ${bid.reason.code}` : ""}</td>
+    <td>${bid.status}${bid.reason ? `: ${WHY_NOT[bid.reason.code] || bid.reason.code}` : ""}</td>
     <td class="number">${bid.filled_gpus} of ${bid.gpus}</td>
     <td class="number">${money(bid.limit_price_per_gpu_hour)}</td>
     <td class="number">${signed(headroom)}</td>
@@ -137,15 +148,30 @@ function BidRow({ bid }) {
   </tr>`;
 }
 
+// What happened to a bid, tick by tick, and what would win it now.
 function Timeline({ bid }) {
-  const [events, setEvents] = useState(null);
-  const open = ({ target }) => {
-    if (target.open) attempt(() => rows(`/v1/bids/${bid.id}/events?limit=100`, ROWS_MAX)).then((found) => found && setEvents(found));
+  const [found, setFound] = useState(null);
+  const read = async () => {
+    const [events, shown] = await Promise.all([rows(`/v1/bids/${bid.id}/events?limit=100`, ROWS_MAX), get(`/v1/bids/${bid.id}`)]);
+    setFound({ events, reason: OVER.has(shown.status) ? null : shown.reason });
   };
-  return html`<details onToggle=${open}>
+  return html`<details onToggle=${({ target }) => target.open && attempt(read)}>
     <summary>Timeline</summary>
-    ${events === null
+    ${found === null
       ? html`<p class="quiet">Reading…</p>`
-      : html`<ol>${events.map((event) => html`<li>${clock(event.at)} ${event.type}${event.tick === null ? "" : `, tick ${event.tick}`}</li>`)}</ol>`}
+      : html`${found.reason && html`<p>${whyNot(found.reason)}</p>`}
+          <ol>${found.events.map((event) => html`<li key=${event.seq}>${clock(event.at)} ${happened(event)}</li>`)}</ol>`}
   </details>`;
+}
+
+function whyNot({ code, price: met, winning_price: winning }) {
+  const why = `${WHY_NOT[code] || code}${met === null ? "" : `; the price was ${money(met)}`}`;
+  return winning === null ? `Now: ${why}.` : `Now: ${why}. A limit of ${money(winning)} would win all of them.`;
+}
+
+function happened({ type, tick, data }) {
+  const words = [type.replace(".", " ") + (tick === null ? "" : `, tick ${tick}`)];
+  if (data.filled_gpus !== undefined) words.push(`${data.filled_gpus} of ${gpus(data.gpus)} at a limit of ${money(data.limit_price_per_gpu_hour)}`);
+  if (data.reason?.price) words.push(`the price was ${money(data.reason.price)}`);
+  return words.join("; ");
 }

@@ -115,12 +115,25 @@ function drawCurve(element, curve, tick) {
   });
   const crossing = (plot) => {
     if (!tick || tick.price === null) return;
+    const { ctx, bbox } = plot;
     const x = plot.valToPos(tick.cleared_gpus, "x", true);
     const y = plot.valToPos(Number(tick.price), "y", true);
-    plot.ctx.fillStyle = colour("--ink");
-    plot.ctx.beginPath();
-    plot.ctx.arc(x, y, 5 * devicePixelRatio, 0, 2 * Math.PI);
-    plot.ctx.fill();
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = colour("--ink");
+    ctx.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(bbox.left, y);
+    ctx.lineTo(x, y);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.beginPath();
+    ctx.arc(x, y, 5 * devicePixelRatio, 0, 2 * Math.PI);
+    ctx.fill();
+    ctx.font = `600 ${13 * devicePixelRatio}px system-ui, sans-serif`;
+    const isLeft = x > bbox.left + bbox.width / 2;
+    ctx.textAlign = isLeft ? "right" : "left";
+    ctx.fillText(`${gpus(tick.cleared_gpus)} at ${price(tick.price)}`, x + (isLeft ? -10 : 10) * devicePixelRatio, y + 18 * devicePixelRatio);
+    ctx.restore();
   };
   return new uPlot(
     {
@@ -140,55 +153,73 @@ function drawCurve(element, curve, tick) {
   );
 }
 
-// The clearing price as a step line, GPUs cleared as columns below.
-export function PriceChart({ candles, words }) {
-  const holder = useDrawn(
-    (element) => {
-      let chart = null;
-      let isGone = false;
-      import("lightweight-charts").then((library) => {
-        if (!isGone) chart = drawPrices(library, element, candles);
-      });
-      return () => {
-        isGone = true;
-        chart?.remove();
-      };
-    },
-    [candles],
-  );
+// The clearing price as a step line, GPUs cleared as columns below, limits as dotted lines.
+export function PriceChart({ candles, limits, words }) {
+  const drawn = useRef(null);
+  const shown = useRef({ candles, limits });
+  shown.current = { candles, limits };
+  const holder = useDrawn((element) => {
+    let chart = null;
+    let isGone = false;
+    import("lightweight-charts").then((library) => {
+      if (isGone) return;
+      chart = makePrices(library, element);
+      drawn.current = chart;
+      chart.show(shown.current);
+    });
+    return () => {
+      isGone = true;
+      drawn.current = null;
+      chart?.remove();
+    };
+  }, []);
+  useEffect(() => drawn.current?.show({ candles, limits }), [candles, limits.join()]);
   return html`<figure>
     <div ref=${holder} class="chart price-chart" role="img" aria-label=${words}></div>
     <figcaption>${words}</figcaption>
   </figure>`;
 }
 
-function drawPrices({ createChart, HistogramSeries, LineSeries, LineType }, element, candles) {
+function makePrices({ createChart, HistogramSeries, LineSeries, LineStyle, LineType }, element) {
   const chart = createChart(element, {
     autoSize: true,
-    layout: {
-      attributionLogo: false,
-      background: { color: "transparent" },
-      textColor: colour("--ink-quiet"),
-    },
+    layout: { attributionLogo: false, background: { color: "transparent" }, textColor: colour("--ink-quiet") },
     grid: { vertLines: { visible: false }, horzLines: { color: colour("--line") } },
     timeScale: { timeVisible: true, lockVisibleTimeRangeOnResize: true },
   });
-  const at = (candle) => Math.floor(Date.parse(candle.start_at) / 1000);
   const columns = chart.addSeries(HistogramSeries, {
     color: colour("--idle"), priceFormat: { type: "volume" }, priceScaleId: "gpus", lastValueVisible: false,
     priceLineVisible: false,
   });
   chart.priceScale("gpus").applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
-  columns.setData(candles.map((candle) => ({ time: at(candle), value: candle.cleared_gpus })));
+  let wanted = [];
   const line = chart.addSeries(LineSeries, {
     color: colour("--demand"), lineWidth: 2, lineType: LineType.WithSteps,
     priceFormat: { type: "price", precision: 4, minMove: 0.0001 },
+    // A limit belongs into the picture unless it would flatten the prices.
+    autoscaleInfoProvider: (original) => {
+      const found = original();
+      if (!found?.priceRange) return found;
+      const near = wanted.filter((limit) => limit < 2 * found.priceRange.maxValue);
+      const { minValue, maxValue } = found.priceRange;
+      return { ...found, priceRange: { minValue: Math.min(minValue, ...near), maxValue: Math.max(maxValue, ...near) } };
+    },
   });
-  line.setData(
-    candles.map((candle) =>
-      candle.close === null ? { time: at(candle) } : { time: at(candle), value: Number(candle.close) },
-    ),
-  );
-  chart.timeScale().fitContent();
-  return chart;
+  let marks = [];
+  let from = null;
+  const show = ({ candles, limits }) => {
+    const at = (candle) => Math.floor(Date.parse(candle.start_at) / 1000);
+    wanted = limits;
+    columns.setData(candles.map((candle) => ({ time: at(candle), value: candle.cleared_gpus })));
+    line.setData(candles.map((one) => (one.close === null ? { time: at(one) } : { time: at(one), value: Number(one.close) })));
+    for (const mark of marks) line.removePriceLine(mark);
+    marks = [...new Set(limits)].map((limit) =>
+      line.createPriceLine({ price: limit, color: colour("--alarm"), lineStyle: LineStyle.Dotted, title: "your limit" }),
+    );
+    // Another interval is another picture; the same one goes on where its reader has scrolled it.
+    const begins = candles.length > 1 ? at(candles[1]) - at(candles[0]) : null;
+    if (begins !== from) chart.timeScale().fitContent();
+    from = begins;
+  };
+  return { show, remove: () => chart.remove() };
 }

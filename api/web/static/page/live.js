@@ -2,19 +2,29 @@
 // that may have changed meanwhile is read anew; until then the page says that its numbers are old.
 
 import { post } from "fallow/client.js";
-import { account, changes, link, loadAccount, loadMarkets, setTime, takeTick, trouble } from "fallow/store.js";
+import {
+  account, attempt, changes, link, loadAccount, loadMarkets, markets, nextTickAt, setTime, takeTick, ticks, time, trouble,
+} from "fallow/store.js";
 
 const PAUSE_MS_MAX = 10_000;
 const SILENCES_MAX = 2.5; // heartbeats
+const OVERDUE_MS = 1_500;
+const ASK_AGAIN_MS = 3_000;
 
 let attempts = 0;
 let watchdog = 0;
+let askedAt = 0;
 let socket = null;
+let isMeant = false; // the next close is ours
 
 // Begin again as whoever is signed in now.
-export const reconnect = () => socket?.close();
+export function reconnect() {
+  isMeant = socket !== null;
+  socket?.close();
+}
 
 export function connect() {
+  isMeant = false;
   socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/v1/ws`);
   const opened = socket;
   const send = (message) => {
@@ -31,7 +41,7 @@ export function connect() {
     if (message.type === "hello") {
       silence = message.heartbeat_seconds * 1000 * SILENCES_MAX;
       setTime(message.time);
-      begin(send);
+      begin(opened, send);
     } else if (message.type === "ack") {
       if (message.id === "all") resume();
     } else if (message.type === "heartbeat") {
@@ -46,6 +56,12 @@ export function connect() {
   };
   socket.onclose = () => {
     clearTimeout(watchdog);
+    if (isMeant) {
+      isMeant = false;
+      link.value = "connecting";
+      connect();
+      return;
+    }
     link.value = "lost";
     const pause = Math.min(PAUSE_MS_MAX, 250 * 2 ** Math.min(attempts, 10));
     attempts += 1;
@@ -54,7 +70,20 @@ export function connect() {
   heard();
 }
 
-async function begin(send) {
+// A market that is overdue may have been halted, which no tick tells; one that ticks again has been resumed.
+setInterval(() => {
+  if (link.value !== "live" || Date.now() - askedAt < ASK_AGAIN_MS) return;
+  const isOdd = [...markets.value.values()].some((market) => {
+    const newest = ticks.value.get(market.id)?.[0];
+    if (market.status !== "open") return newest?.tick > market.tick;
+    return time.value - nextTickAt(market) > OVERDUE_MS;
+  });
+  if (!isOdd) return;
+  askedAt = Date.now();
+  attempt(loadMarkets);
+}, 500);
+
+async function begin(opened, send) {
   const channels = ["markets"];
   try {
     await loadAccount();
@@ -65,7 +94,7 @@ async function begin(send) {
     send({ type: "subscribe", channels, id: "all" });
   } catch (error) {
     trouble.value = error.message;
-    reconnect();
+    opened.close();
   }
 }
 

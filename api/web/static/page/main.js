@@ -3,6 +3,7 @@
 import { render } from "preact";
 import "@preact/signals";
 import { Bids } from "fallow/bids.js";
+import { useFresh } from "fallow/fresh.js";
 import { html } from "fallow/html.js";
 import { connect } from "fallow/live.js";
 import { Market } from "fallow/market.js";
@@ -12,9 +13,9 @@ import { Operator } from "fallow/operator.js";
 import { Owner } from "fallow/owner.js";
 import { Settings } from "fallow/settings.js";
 import { SignIn, signOut } from "fallow/sign_in.js";
-import { account, isStale, link, place, time, trouble } from "fallow/store.js";
+import { account, balance, isStale, link, loadBalance, mayRead, place, time, trouble } from "fallow/store.js";
 import { Ticket } from "fallow/ticket.js";
-import { clock, money } from "fallow/words.js";
+import { cents, clock } from "fallow/words.js";
 
 addEventListener("hashchange", () => {
   place.value = location.hash.slice(1) || "/";
@@ -51,6 +52,14 @@ function Freshness() {
   return html`<span class="link ${link.value}">${words[link.value]}</span>`;
 }
 
+function Available() {
+  useFresh(mayRead("billing:read") ? loadBalance : null, account.value?.account);
+  return balance.value && html`<span>${cents(balance.value.available)} available</span>`;
+}
+
+// Screens whose path begins as the place does are the one that is shown.
+const isHere = (path) => (path === "#/" ? /^\/$|^\/(market|bid)\//.test(place.value) : `#${place.value}`.split("/")[1] === path.slice(2));
+
 function Page() {
   return html`
     <a class="skip" href="#main" onClick=${(event) => {
@@ -59,15 +68,15 @@ function Page() {
     }}>To the content</a>
     <header>
       <a class="brand" href="#/">Fallow</a>
-      <nav aria-label="Screens"><a href="#/">Markets</a>
+      <nav aria-label="Screens"><a href="#/" aria-current=${isHere("#/") ? "page" : null}>Markets</a>
         ${SCREENS.filter((one) => account.value?.scopes.includes(one.scope)).map(
-          (one) => html`<a key=${one.path} href=${one.path}>${one.name}</a>`,
+          (one) => html`<a key=${one.path} href=${one.path} aria-current=${isHere(one.path) ? "page" : null}>${one.name}</a>`,
         )}
         <a href="/docs">API</a></nav>
       <span class="aside">
         <${Freshness} /> <time>${clock(time.value)} UTC</time>
         ${account.value
-          ? html` ${account.value.balance && html`<span>${money(account.value.balance.available)} available</span>`}
+          ? html` <${Available} />
               <button onClick=${signOut}>Sign out</button>`
           : html` <a href="#/sign-in">Sign in</a>`}
       </span>

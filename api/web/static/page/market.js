@@ -1,27 +1,15 @@
-// Screen 2: one market. What a GPU costs, whether so many can be had, what happens to who is outbid; the
-// auction's own demand and supply, tick by tick.
+// Screen 2: one market. What a GPU costs, whether so many can be had, what happens to who is outbid.
 
-import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { CurveChart, PriceChart } from "fallow/charts.js";
-import { get, rows } from "fallow/client.js";
+import { Auction } from "fallow/auction.js";
+import { get } from "fallow/client.js";
 import { html } from "fallow/html.js";
-import { attempt, curves, loadTicks, markets, secondsToTick, ticks } from "fallow/store.js";
-import { clock, count, duration, gpus, money, percent, price } from "fallow/words.js";
+import { Prices } from "fallow/prices.js";
+import { saveCsv } from "fallow/sheet.js";
+import { attempt, loadTicks, markets, secondsToTick, ticks } from "fallow/store.js";
+import { clock, count, duration, gpus, money, percent, price, untilTick } from "fallow/words.js";
 
-const INTERVALS = ["1m", "5m", "1h", "1d"];
-const CANDLES = 200;
 const TABLE_TICKS = 20;
-const PAST_CURVES_MAX = 200;
-
-const past = signal(new Map()); // "market tick": its curve, as it was cleared
-
-async function loadCurve(market, tick) {
-  const key = `${market} ${tick}`;
-  if (past.value.has(key)) return;
-  const curve = await get(`/v1/markets/${encodeURIComponent(market)}/curve?tick=${tick}`);
-  past.value = new Map([...past.value, [key, curve]].slice(-PAST_CURVES_MAX));
-}
 
 export function Market({ id }) {
   const market = markets.value.get(id);
@@ -55,7 +43,7 @@ function Now({ market, tick }) {
     <div><dt>Demanded</dt><dd>${tick ? count(tick.demanded_gpus) : "…"}</dd></div>
     <div>
       <dt>Next tick</dt>
-      <dd>${left === null ? `${market.status}${market.status_reason ? `: ${market.status_reason}` : ""}` : `in ${Math.ceil(left)} s`}</dd>
+      <dd>${left > 0 ? "in " : ""}${untilTick(market, left)}${market.status_reason ? `: ${market.status_reason}` : ""}</dd>
     </div>
   </dl>`;
 }
@@ -83,14 +71,15 @@ function Quote({ market, at }) {
     ${quote && html`<p>${answerOf(quote)}</p>`}
     ${quote?.suggested_limits.length > 0 &&
     html`<table>
-      <caption>Limits, and how often a lease with such a limit was outbid within an hour</caption>
-      <thead><tr><th scope="col">Limit</th><th scope="col" class="number">per GPU·h</th><th scope="col" class="number">outbid</th></tr></thead>
+      <caption>Limits, and how often a lease with such a limit was outbid within an hour, judged on so many samples of this market's record</caption>
+      <thead><tr><th scope="col">Limit</th><th scope="col" class="number">per GPU·h</th><th scope="col" class="number">outbid</th><th scope="col" class="number">samples</th></tr></thead>
       <tbody>
         ${quote.suggested_limits.map(
           (one) => html`<tr>
             <th scope="row">${one.label}</th>
             <td class="number">${money(one.limit)}</td>
             <td class="number">${percent(one.interruption_probability)}</td>
+            <td class="number">${count(one.samples)}</td>
           </tr>`,
         )}
       </tbody>
@@ -106,89 +95,15 @@ function answerOf(quote) {
 clearing price, which is the same for everybody and never above your limit.`;
 }
 
-// The curve of the chosen tick; the newest one until the scrubber is moved.
-function Auction({ market, known }) {
-  const [chosen, setChosen] = useState(null);
-  const newest = known[0]?.tick;
-  const number = chosen ?? newest;
-  useEffect(() => {
-    if (chosen !== null) attempt(() => loadCurve(market.id, chosen));
-  }, [market.id, chosen]);
-  useEffect(() => {
-    if (newest && !curves.value.has(market.id)) attempt(() => loadCurve(market.id, newest));
-  }, [market.id, newest === undefined]);
-  if (!newest) return html`<section><h2>The auction</h2><p class="quiet">No tick yet.</p></section>`;
-  const tick = known.find((one) => one.tick === number);
-  const live = chosen === null ? curves.value.get(market.id) : undefined;
-  const curve = live || past.value.get(`${market.id} ${number}`);
-  const oldest = known[known.length - 1].tick;
-  const move = ({ target }) => setChosen(target.valueAsNumber >= newest ? null : target.valueAsNumber);
-  return html`<section>
-    <h2>The auction</h2>
-    <p>Demand falls to the right (solid), supply rises (dashed). The dot is what the tick cleared: all to its left
-      have GPUs, all at its height.</p>
-    ${curve ? html`<${CurveChart} curve=${curve} tick=${tick} />` : html`<p class="quiet">Reading tick ${number}…</p>`}
-    <label class="scrubber">Tick ${number}${chosen === null ? " (newest)" : ""}
-      <input type="range" min=${oldest} max=${newest} value=${number} onInput=${move} /></label>
-    ${chosen !== null && html`<button onClick=${() => setChosen(null)}>Back to the newest</button>`}
-    ${curve && html`<${CurveTable} curve=${curve} />`}
-  </section>`;
-}
-
-function CurveTable({ curve }) {
-  const side = (title, levels) => html`<table>
-    <caption>${title}</caption>
-    <thead><tr><th scope="col" class="number">per GPU·h</th><th scope="col" class="number">GPUs so far</th></tr></thead>
-    <tbody>${levels.map(([level, total]) => html`<tr><td class="number">${money(level)}</td><td class="number">${count(total)}</td></tr>`)}</tbody>
-  </table>`;
-  return html`<details>
-    <summary>As a table</summary>
-    <div class="sides">${side("Demand", curve.demand)}${side("Supply", curve.supply)}</div>
-  </details>`;
-}
-
-function Prices({ market }) {
-  const [interval, setInterval] = useState("5m");
-  const [candles, setCandles] = useState([]);
-  useEffect(() => {
-    let isCurrent = true;
-    const path = `/v1/markets/${encodeURIComponent(market.id)}/candles?interval=${interval}&limit=100`;
-    attempt(() => rows(path, CANDLES)).then((found) => {
-      if (isCurrent && found) setCandles(found.reverse());
-    });
-    return () => {
-      isCurrent = false;
-    };
-  }, [market.id, interval]);
-  const closes = candles.filter((candle) => candle.close !== null);
-  const last = closes[closes.length - 1];
-  const words = last
-    ? `Clearing price by ${interval}: ${price(last.close)} at the end; GPUs cleared below.`
-    : "Nothing has traded in this time.";
-  return html`<section>
-    <h2>Price</h2>
-    <p role="group" aria-label="Interval">
-      ${INTERVALS.map(
-        (one) => html`<button aria-pressed=${one === interval} onClick=${() => setInterval(one)}>${one}</button> `,
-      )}
-    </p>
-    <${PriceChart} candles=${candles} words=${words} />
-  </section>`;
-}
-
 function Recent({ market, known }) {
-  const save = () => {
-    const head = "tick,cleared_at,price_usd_per_gpu_hour,cleared_gpus,offered_gpus,demanded_gpus,preempted_gpus";
-    const lines = (ticks.value.get(market.id) || []).map((tick) =>
-      [tick.tick, tick.cleared_at, tick.price ?? "", tick.cleared_gpus, tick.offered_gpus, tick.demanded_gpus,
-        tick.preempted_gpus].join(","),
+  const save = () =>
+    saveCsv(
+      `${market.id}-ticks.csv`,
+      ["tick", "cleared_at", "price_usd_per_gpu_hour", "cleared_gpus", "offered_gpus", "demanded_gpus", "preempted_gpus"],
+      (ticks.value.get(market.id) || []).map((tick) => [
+        tick.tick, tick.cleared_at, tick.price, tick.cleared_gpus, tick.offered_gpus, tick.demanded_gpus, tick.preempted_gpus,
+      ]),
     );
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([[head, ...lines, ""].join("\n")], { type: "text/csv" }));
-    link.download = `${market.id}-ticks.csv`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  };
   return html`<section>
     <h2>Recent ticks</h2>
     <div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table>

@@ -6,7 +6,7 @@ import { CapacityBar, Sparkline } from "fallow/charts.js";
 import { rows } from "fallow/client.js";
 import { html } from "fallow/html.js";
 import { attempt, loadMarkets, markets, secondsToTick, summaries, ticks } from "fallow/store.js";
-import { count, gpus, money, price, signed } from "fallow/words.js";
+import { count, gpus, money, price, signed, untilTick } from "fallow/words.js";
 
 const REFRESH_MS = 30_000; // of what ticks do not tell: the day's change, the preemptions of an hour
 const HOURS = 24;
@@ -87,7 +87,7 @@ function Row({ row }) {
       <${CapacityBar} leased=${shown.leased_gpus} idle=${shown.idle_gpus} demanded=${shown.demanded_gpus} />
       <small>${count(shown.leased_gpus)} · ${count(shown.idle_gpus)} · ${count(shown.demanded_gpus)}</small>
     </td>
-    <td class="number">${left === null ? "halted" : `${Math.ceil(left)} s`}</td>
+    <td class="number">${untilTick(markets.value.get(row.market) || row, left)}</td>
     <td class="number">${count(row.preempted_gpus_last_hour)}</td>
   </tr>`;
 }

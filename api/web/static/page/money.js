@@ -3,12 +3,14 @@
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { get, rows } from "fallow/client.js";
+import { useFresh } from "fallow/fresh.js";
 import { html } from "fallow/html.js";
-import { account, attempt, changes } from "fallow/store.js";
+import { account, attempt, balance, mayRead } from "fallow/store.js";
 import { clock, count, money } from "fallow/words.js";
 
 const GROUPS = { day: "by day", market: "by market", bid: "by bid", lease: "by lease" };
 const GROUPS_MAX = 62;
+const LABELLED_BIDS_MAX = 500; // whose labels are offered to group by
 const TRANSFERS_MAX = 500;
 const LINES = {
   deposit: "Deposits",
@@ -21,19 +23,15 @@ const LINES = {
 const statements = signal(null);
 
 export function Money({ statement, line }) {
-  const seen = changes.value;
-  const [balance, setBalance] = useState(null);
   useEffect(() => {
-    attempt(async () => {
-      setBalance(await get("/v1/balance"));
-      statements.value = await rows("/v1/statements", 120);
-    });
-  }, [seen, account.value?.account]);
+    if (mayRead("billing:read")) attempt(async () => (statements.value = await rows("/v1/statements", 120)));
+  }, [account.value?.account]);
+  if (!mayRead("billing:read")) return html`<h1>Money</h1><p><a href="#/sign-in">Sign in</a> to see yours.</p>`;
   if (line) return html`<${Line} statement=${statement} line=${line} />`;
   if (statement) return html`<${Statement} id=${statement} />`;
   return html`
     <h1>Money</h1>
-    ${balance && html`<${Balance} balance=${balance} />`}
+    ${balance.value && html`<${Balance} shown=${balance.value} />`}
     <${Usage} />
     <h2>Statements</h2>
     ${statements.value === null
@@ -46,15 +44,15 @@ export function Money({ statement, line }) {
   `;
 }
 
-function Balance({ balance }) {
-  const earns = Number(balance.earning) !== 0 || Number(balance.payable) !== 0;
+function Balance({ shown }) {
+  const earns = Number(shown.earning) !== 0 || Number(shown.payable) !== 0;
   return html`<dl class="facts">
-    <div><dt>Available</dt><dd class="big">${money(balance.available)}</dd></div>
-    <div><dt>Held for live bids</dt><dd>${money(balance.held)}</dd></div>
-    <div><dt>Metered, not yet booked</dt><dd>${money(balance.owed)}</dd></div>
+    <div><dt>Available</dt><dd class="big">${money(shown.available)}</dd></div>
+    <div><dt>Held for live bids</dt><dd>${money(shown.held)}</dd></div>
+    <div><dt>Metered, not yet booked</dt><dd>${money(shown.owed)}</dd></div>
     ${earns &&
-    html`<div><dt>Earned</dt><dd>${money(balance.earning)}</dd></div>
-      <div><dt>Being paid out</dt><dd>${money(balance.payable)}</dd></div>`}
+    html`<div><dt>Earned</dt><dd>${money(shown.earning)}</dd></div>
+      <div><dt>Being paid out</dt><dd>${money(shown.payable)}</dd></div>`}
   </dl>`;
 }
 
@@ -62,35 +60,48 @@ function Balance({ balance }) {
 function Usage() {
   const [group, setGroup] = useState("day");
   const [found, setFound] = useState(null);
-  const seen = changes.value;
+  const [names, setNames] = useState([]); // of labels
+  const [label, setLabel] = useState("");
+  const wanted = group === "label" ? `group_by=label&label=${encodeURIComponent(label)}` : `group_by=${group}`;
+  const load = async () => {
+    const usage = await rows(`/v1/usage?${wanted}&limit=100`, GROUPS_MAX);
+    setFound({ wanted, usage });
+  };
+  useFresh(load, `${account.value?.account} ${wanted}`);
   useEffect(() => {
-    let isCurrent = true;
-    attempt(() => rows(`/v1/usage?group_by=${group}&limit=100`, GROUPS_MAX)).then((usage) => {
-      if (isCurrent && usage) setFound(usage);
+    if (!mayRead("bids:read")) return;
+    attempt(async () => {
+      const bids = await rows("/v1/bids?limit=500", LABELLED_BIDS_MAX);
+      setNames([...new Set(bids.flatMap((bid) => Object.keys(bid.labels)))].sort());
     });
-    return () => {
-      isCurrent = false;
-    };
-  }, [group, seen]);
+  }, [account.value?.account]);
+  const choose = (name, chosen = "") => {
+    setGroup(name);
+    setLabel(chosen);
+  };
   return html`<section>
     <h2>What GPU time cost</h2>
     <p role="group" aria-label="Grouped">
       ${Object.entries(GROUPS).map(
         ([name, words]) =>
-          html`<button aria-pressed=${name === group} onClick=${() => setGroup(name)}>${words}</button> `,
+          html`<button key=${name} aria-pressed=${name === group} onClick=${() => choose(name)}>${words}</button> `,
       )}
-      <a href="/v1/usage?group_by=${group}&format=csv" download="usage.csv">CSV</a>
+      ${names.map(
+        (name) =>
+          html`<button key=${`label ${name}`} aria-pressed=${group === "label" && label === name} onClick=${() => choose("label", name)}>by label ${name}</button> `,
+      )}
+      <a href="/v1/usage?${wanted}&format=csv" download="usage.csv">CSV</a>
     </p>
-    ${found === null
+    ${found?.wanted !== wanted
       ? html`<p class="quiet">Adding it up…</p>`
-      : found.length === 0
+      : found.usage.length === 0
         ? html`<p class="quiet">Nothing has run yet.</p>`
         : html`<table>
-            <thead><tr><th scope="col">${group}</th><th scope="col" class="number">GPU-hours</th><th scope="col" class="number">Cost</th></tr></thead>
+            <thead><tr><th scope="col">${label || group}</th><th scope="col" class="number">GPU-hours</th><th scope="col" class="number">Cost</th></tr></thead>
             <tbody>
-              ${found.map(
+              ${found.usage.map(
                 (row) => html`<tr key=${row.group}>
-                  <th scope="row">${row.group}</th>
+                  <th scope="row">${row.group || "without it"}</th>
                   <td class="number">${(row.gpu_seconds / 3600).toFixed(2)}</td>
                   <td class="number">${money(row.amount)}</td>
                 </tr>`,

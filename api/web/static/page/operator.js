@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { get, post, rows } from "fallow/client.js";
 import { html } from "fallow/html.js";
 import { attempt, markets, ticks } from "fallow/store.js";
-import { clock, count } from "fallow/words.js";
+import { ABSENT, cents, clock, count, money } from "fallow/words.js";
 
 const REFRESH_MS = 2_000;
 const BOOKS_MS = 60_000; // the server computes them once a minute
@@ -30,6 +30,7 @@ export function Operator() {
     <h2>The books</h2>
     ${books ? html`<${Books} books=${books} />` : html`<p class="quiet">Checking every invariant…</p>`}
     <${Replay} />
+    <${Accounts} />
     <${Log} />
   `;
 }
@@ -40,15 +41,49 @@ function Pulse({ engine, again }) {
       <div><dt>Commands</dt><dd>${count(engine.journal_seq)}</dd></div>
       <div><dt>Waiting</dt><dd>${count(engine.waiting_commands)}</dd></div>
       <div><dt>Sockets</dt><dd>${count(engine.sockets)}</dd></div>
+      <div><dt>Fees earned</dt><dd title=${money(engine.fees)}>${cents(engine.fees)}</dd></div>
     </dl>
+    <h2>How long a tick takes</h2>
+    <${Phases} phases=${engine.phases} />
+    <h2>Markets</h2>
     <div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table>
       <thead><tr><th scope="col">Market</th><th scope="col">State</th><th scope="col" class="number">Tick</th>
-        <th scope="col" class="number">Late</th><td></td></tr></thead>
+        <th scope="col" class="number">Late</th><th scope="col" class="number">Fee</th><td></td></tr></thead>
       <tbody>${engine.markets.map((pulse) => html`<${Switch} key=${pulse.market} pulse=${pulse} again=${again} />`)}</tbody>
     </table></div>`;
 }
 
+const PHASES = {
+  late: "late: from due to begun",
+  clear: "clear: deciding who wins, leases, notices, bills",
+  commit: "commit: until it is durable",
+  tell: "tell: handing it to everybody who listens",
+};
+
+function Phases({ phases }) {
+  if (phases.length === 0) return html`<p class="quiet">No tick since the start.</p>`;
+  const most = Math.max(...phases.map((one) => one.p99_ms), 0.001);
+  const ms = (number) => `${number.toFixed(1)} ms`;
+  return html`<div class="wide" tabindex="0" role="group" aria-label="Table of phases, scrolls sideways"><table>
+    <caption>The last ${count(phases[0].ticks)} ticks, phase by phase</caption>
+    <thead><tr><th scope="col">Phase</th><th scope="col" class="number">Last</th><th scope="col" class="number">Half below</th>
+      <th scope="col" class="number">99 % below</th><th scope="col" class="number">Worst</th><td></td></tr></thead>
+    <tbody>
+      ${phases.map(
+        (one) => html`<tr key=${one.phase}>
+          <th scope="row">${PHASES[one.phase] || one.phase}</th><td class="number">${ms(one.last_ms)}</td>
+          <td class="number">${ms(one.p50_ms)}</td><td class="number">${ms(one.p99_ms)}</td><td class="number">${ms(one.worst_ms)}</td>
+          <td><svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+            <rect class="idle" width=${((100 * one.p99_ms) / most).toFixed(1)} height="10" />
+            <rect class="leased" width=${((100 * one.p50_ms) / most).toFixed(1)} height="10" /></svg></td>
+        </tr>`,
+      )}
+    </tbody>
+  </table></div>`;
+}
+
 function Switch({ pulse, again }) {
+  const fee = markets.value.get(pulse.market)?.fee_bps;
   const isOpen = pulse.status === "open";
   const act = () => {
     if (isOpen) {
@@ -63,6 +98,7 @@ function Switch({ pulse, again }) {
     <td>${isOpen ? "✓ open" : `✕ ${pulse.status}`}</td>
     <td class="number">${count(pulse.tick)}</td>
     <td class="number">${pulse.late_seconds} s</td>
+    <td class="number">${fee === undefined ? ABSENT : `${fee / 100} %`}</td>
     <td><button onClick=${act} aria-label="${isOpen ? "Halt" : "Resume"} ${pulse.market}">${isOpen ? "Halt" : "Resume"}</button></td>
   </tr>`;
 }
@@ -113,6 +149,27 @@ function Replay() {
     html`<p>${found.match ? "✓ The same" : `✕ Different: ${found.difference}`} after ${count(found.entries)} commands.</p>
       <p><code>${found.digest}</code> published<br /><code>${found.replayed_digest}</code> replayed</p>`}
   </section>`;
+}
+
+function Accounts() {
+  const [found, setFound] = useState(null);
+  useEffect(() => {
+    attempt(() => rows(`/v1/operator/accounts?limit=${LOG_ROWS}`, LOG_ROWS)).then((known) => known && setFound(known));
+  }, []);
+  if (!found) return null;
+  return html`<h2>Accounts</h2>
+    <div class="wide" tabindex="0" role="group" aria-label="Table of accounts, scrolls sideways"><table>
+      <caption>The newest ${count(found.length)}</caption>
+      <thead><tr><th scope="col">Account</th><th scope="col">Roles</th><th scope="col">State</th><th scope="col">Since</th></tr></thead>
+      <tbody>
+        ${found.map(
+          (one) => html`<tr key=${one.id}>
+            <th scope="row">${one.name}<small>${one.id}</small></th><td>${one.roles.join(", ")}</td>
+            <td>${one.state}</td><td>${one.created_at.slice(0, 10)}</td>
+          </tr>`,
+        )}
+      </tbody>
+    </table></div>`;
 }
 
 function Log() {

@@ -2,14 +2,18 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { get, post, remove, rows } from "fallow/client.js";
+import { get, post, rows } from "fallow/client.js";
+import { useFresh } from "fallow/fresh.js";
 import { html } from "fallow/html.js";
-import { Reserve } from "fallow/reserve.js";
-import { account, attempt, changes, markets } from "fallow/store.js";
-import { clock, count, gpus, money } from "fallow/words.js";
+import { NewNode, Offers } from "fallow/lend.js";
+import { Reserve, Unsold } from "fallow/reserve.js";
+import { account, attempt, mayRead } from "fallow/store.js";
+import { cents, clock, gpus, money } from "fallow/words.js";
 
 const NODES_MAX = 100;
-const SETTLE_MS = 300;
+const LEASES_MAX = 10_000;
+const LEASES_MS = 2_000; // what leases on one's nodes do is told to their tenants: it is asked for
+const SUMMARY_MS = 10_000;
 
 const nodes = signal(null);
 const offers = signal([]);
@@ -17,31 +21,44 @@ const running = signal(new Map()); // node: the leases on it, as a recall would 
 const summary = signal(null);
 
 async function load() {
-  const [mine, posted, earned] = await Promise.all([
-    rows("/v1/nodes?limit=100", NODES_MAX),
-    rows("/v1/offers?limit=100", NODES_MAX),
-    get("/v1/owner/summary?group_by=day&limit=100"),
+  const [mine, posted] = await Promise.all([
+    rows("/v1/nodes?limit=100", NODES_MAX), rows("/v1/offers?limit=100", NODES_MAX), loadLeases(),
   ]);
-  [nodes.value, offers.value, summary.value] = [mine, posted, earned];
-  const hit = await Promise.all(mine.map((node) => post(`/v1/nodes/${node.id}/recall`, { preview: true })));
-  running.value = new Map(mine.map((node, index) => [node.id, hit[index].leases]));
+  [nodes.value, offers.value] = [mine, posted];
+}
+
+async function loadLeases() {
+  const found = new Map();
+  for (const lease of await rows("/v1/owner/leases", LEASES_MAX)) {
+    found.set(lease.node, [...(found.get(lease.node) || []), lease]);
+  }
+  running.value = found;
+}
+
+async function loadSummary() {
+  summary.value = await get("/v1/owner/summary?group_by=day&limit=100");
 }
 
 export function Owner() {
-  const seen = changes.value;
+  const may = mayRead("supply:read");
+  useFresh(may ? load : null, account.value?.account);
   useEffect(() => {
-    const timer = setTimeout(() => attempt(load), SETTLE_MS);
-    return () => clearTimeout(timer);
-  }, [seen, account.value?.account]);
+    if (!may) return undefined;
+    attempt(loadSummary);
+    const timers = [setInterval(() => attempt(loadLeases), LEASES_MS), setInterval(() => attempt(loadSummary), SUMMARY_MS)];
+    return () => timers.forEach(clearInterval);
+  }, [may, account.value?.account]);
+  if (!may) return html`<h1>Your machines</h1><p><a href="#/sign-in">Sign in</a> as an owner to see yours.</p>`;
   if (nodes.value === null) return html`<h1>Your machines</h1><p class="quiet">Reading them…</p>`;
   return html`
     <h1>Your machines</h1>
     ${summary.value && html`<${Earned} summary=${summary.value} />`}
     <h2>Nodes</h2>
     <p class="quiet">Each square is a GPU: ■ leased, □ idle, ▨ draining, ✕ fenced.</p>
-    ${nodes.value.map((node) => html`<${Node} key=${node.id} node=${node} />`)}
-    <${NewNode} />
-    <${Offers} />
+    <div class="nodes">${nodes.value.map((node) => html`<${Node} key=${node.id} node=${node} />`)}</div>
+    <${NewNode} load=${load} />
+    <${Offers} nodes=${nodes.value} offers=${offers.value} load=${load} />
+    <${Unsold} ids=${[...new Set(offers.value.map((offer) => offer.market))].sort()} />
     <${Reserve} />
   `;
 }
@@ -54,9 +71,9 @@ function Earned({ summary: { totals, data, from, to } }) {
     : "–";
   const idle = totals.idle_gpu_seconds;
   return html`<dl class="facts">
-      <div><dt>Net, ${from.slice(0, 10)} to ${to.slice(0, 10)}</dt><dd class="big">${money(totals.net)}</dd></div>
+      <div><dt>Net, ${from.slice(0, 10)} to ${to.slice(0, 10)}</dt><dd class="big" title=${money(totals.net)}>${cents(totals.net)}</dd></div>
       <div><dt>Leased of offered</dt><dd>${share}</dd></div>
-      <div><dt>Per leased GPU·h</dt><dd>${money(totals.net_per_leased_gpu_hour)}</dd></div>
+      <div><dt>Per leased GPU·h</dt><dd>${totals.net_per_leased_gpu_hour === null ? "–" : cents(totals.net_per_leased_gpu_hour)}</dd></div>
       <div><dt>Unsold GPU-hours: below your reserve</dt><dd>${hours(idle.below_reserve)}</dd></div>
       <div><dt>No trade · other</dt><dd>${hours(idle.no_trade)} · ${hours(idle.other)}</dd></div>
     </dl>
@@ -109,12 +126,17 @@ function Node({ node }) {
         ${node.state === "cordoned" ? "Take new leases again" : "No new leases"}</button>${" "}
       <button onClick=${() => setAsking(true)}>Take it back…</button>
     </p>
-    ${isAsking && html`<${Recall} node=${node} leases=${leases} close=${() => setAsking(false)} />`}
+    ${isAsking && html`<${Recall} node=${node} close=${() => setAsking(false)} />`}
   </section>`;
 }
 
 // Who is hit, and what it costs, before anybody is told.
-function Recall({ node, leases, close }) {
+function Recall({ node, close }) {
+  const [leases, setLeases] = useState(null);
+  useEffect(() => {
+    attempt(() => post(`/v1/nodes/${node.id}/recall`, { preview: true })).then((hit) => (hit ? setLeases(hit.leases) : close()));
+  }, [node.id]);
+  if (leases === null) return html`<p class="quiet">Asking who is on it…</p>`;
   const recall = () =>
     attempt(() => post(`/v1/nodes/${node.id}/recall`, {})).then(() => attempt(load)).then(close);
   const lost = leases.reduce((sum, lease) => sum + lease.gpus * Number(lease.price || 0), 0);
@@ -126,76 +148,4 @@ function Recall({ node, leases, close }) {
         <ul>${leases.map((lease) => html`<li key=${lease.id}>${lease.id}: ${gpus(lease.gpus)} since ${clock(lease.started_at || lease.awarded_at)} UTC</li>`)}</ul>`}
     <p><button class="strong" onClick=${recall}>Take it back</button> <button onClick=${close}>Leave it</button></p>
   </div>`;
-}
-
-function NewNode() {
-  const add = async (event) => {
-    event.preventDefault();
-    const form = event.target;
-    const given = new FormData(form);
-    const body = { name: given.get("name"), market: given.get("market"), gpus: Number(given.get("gpus")) };
-    if (given.get("simulated")) body.simulated = true;
-    if (await attempt(() => post("/v1/nodes", body))) form.reset();
-    await attempt(load);
-  };
-  const hasDemo = [...markets.value.values()].some((market) => market.is_demo);
-  return html`<details>
-    <summary>Add a node</summary>
-    <form onSubmit=${add}>
-      <label>Name <input name="name" required maxlength="64" /></label>
-      <label>Market <select name="market">${[...markets.value.keys()].map((id) => html`<option key=${id}>${id}</option>`)}</select></label>
-      <label>GPUs <input name="gpus" type="number" min="1" max="1024" required defaultValue="8" /></label>
-      ${hasDemo && html`<label class="check"><input type="checkbox" name="simulated" />Simulated: no agent needed</label>`}
-      <button>Add it</button>
-    </form>
-  </details>`;
-}
-
-function Offers() {
-  const add = async (event) => {
-    event.preventDefault();
-    const form = event.target;
-    const given = new FormData(form);
-    const body = {
-      node: given.get("node"),
-      gpus: Number(given.get("gpus")),
-      reserve_price_per_gpu_hour: given.get("reserve"),
-    };
-    if (await attempt(() => post("/v1/offers", body))) form.reset();
-    await attempt(load);
-  };
-  const live = offers.value.filter((offer) => offer.status !== "withdrawn" && offer.status !== "expired");
-  const withdraw = (offer) => {
-    if (confirm("Withdraw the offer? Who runs on it gets notice.")) {
-      attempt(() => remove(`/v1/offers/${offer.id}`, { headers: { "If-Match": `"${offer.version}"` } })).then(() => attempt(load));
-    }
-  };
-  return html`<h2>Offers</h2>
-    ${live.length === 0
-      ? html`<p class="quiet">Nothing is on offer.</p>`
-      : html`<div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table>
-          <thead><tr><th scope="col">Node</th><th scope="col" class="number">GPUs</th><th scope="col" class="number">You get at least</th>
-            <th scope="col" class="number">Sells from</th><th scope="col">State</th><td></td></tr></thead>
-          <tbody>
-            ${live.map(
-              (offer) => html`<tr key=${offer.id}>
-                <th scope="row">${nodes.value.find((node) => node.id === offer.node)?.name || offer.node}<small>${offer.market}</small></th>
-                <td class="number">${count(offer.gpus)}</td>
-                <td class="number">${money(offer.reserve_price_per_gpu_hour)}</td>
-                <td class="number">${money(offer.gross_reserve_price_per_gpu_hour)}</td>
-                <td>${offer.status}</td>
-                <td><button onClick=${() => withdraw(offer)} aria-label="Withdraw ${offer.id}">Withdraw</button></td>
-              </tr>`,
-            )}
-          </tbody>
-        </table></div>`}
-    <details>
-      <summary>Offer GPUs</summary>
-      <form onSubmit=${add}>
-        <label>Node <select name="node">${nodes.value.map((node) => html`<option key=${node.id} value=${node.id}>${node.name}</option>`)}</select></label>
-        <label>GPUs <input name="gpus" type="number" min="1" max="1024" required defaultValue="8" /></label>
-        <label>Reserve, $ per GPU·h <input name="reserve" inputmode="decimal" required pattern="\\d{1,6}(\\.\\d{1,6})?" /></label>
-        <button>Offer them</button>
-      </form>
-    </details>`;
 }

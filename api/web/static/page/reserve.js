@@ -1,7 +1,7 @@
 // The reserve calculator: what a GPU must earn, and what each reserve would have brought in this market.
 
 import { useState } from "preact/hooks";
-import { post } from "fallow/client.js";
+import { get, post } from "fallow/client.js";
 import { html } from "fallow/html.js";
 import { attempt, markets } from "fallow/store.js";
 import { money } from "fallow/words.js";
@@ -86,4 +86,41 @@ function Ladder({ history }) {
       </tbody>
     </table></div>
     <p class="quiet">${history.note}</p>`;
+}
+
+// Hours that stayed unsold because the price was below one's reserve, and which reserve would have sold them.
+export function Unsold({ ids }) {
+  const [found, setFound] = useState(null);
+  const ask = (id) => attempt(() => get(`/v1/owner/unsold?market=${encodeURIComponent(id)}`)).then((answer) => answer && setFound(answer));
+  if (ids.length === 0) return null;
+  return html`<section>
+    <h2>What stayed unsold</h2>
+    <p>Of the last 7 days: the hours in which the price was below your reserve, and what a lower one would have sold.</p>
+    <p role="group" aria-label="Market">
+      ${ids.map((id) => html`<button key=${id} aria-pressed=${found?.market === id} onClick=${() => ask(id)}>${id}</button> `)}
+    </p>
+    ${found && (found.rungs.length === 0 ? html`<p class="quiet">No live offer, or no record yet.</p>` : html`<${Rungs} found=${found} />`)}
+  </section>`;
+}
+
+function Rungs({ found }) {
+  return html`<div class="wide" tabindex="0" role="group" aria-label="Table of reserves, scrolls sideways"><table>
+      <caption>${found.market}: of ${found.hours} hours of record, for each GPU</caption>
+      <thead><tr><th scope="col" class="number">You get at least</th><th scope="col" class="number">Sells from</th>
+        <th scope="col" class="number">Sold</th><th scope="col" class="number">Unsold hours</th>
+        <th scope="col" class="number">Net per offered GPU·h</th><th scope="col">Which is</th></tr></thead>
+      <tbody>
+        ${found.rungs.map(
+          (rung) => html`<tr key=${rung.reserve_price_per_gpu_hour}>
+            <th scope="row" class="number">${money(rung.reserve_price_per_gpu_hour)}</th>
+            <td class="number">${money(rung.gross_reserve_price_per_gpu_hour)}</td>
+            <td class="number">${(rung.sold_bps / 100).toFixed(1)} %</td>
+            <td class="number">${rung.unsold_hours_per_gpu}</td>
+            <td class="number">${money(rung.net_per_offered_gpu_hour)}</td>
+            <td>${rung.is_own ? "your reserve" : ""}</td>
+          </tr>`,
+        )}
+      </tbody>
+    </table></div>
+    <p class="quiet">${found.note}</p>`;
 }

@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 import { post, remove } from "fallow/client.js";
 import { html } from "fallow/html.js";
 import { reconnect } from "fallow/live.js";
-import { account, attempt, loadAccount, place, trouble } from "fallow/store.js";
+import { account, attempt, balance, loadAccount, place, trouble } from "fallow/store.js";
 
 export function SignIn({ token }) {
   const [key, setKey] = useState("");
@@ -39,7 +39,7 @@ export function SignIn({ token }) {
 
 export async function signOut() {
   await attempt(() => remove("/v1/sessions"));
-  account.value = null;
+  account.value = balance.value = null;
   reconnect();
   trouble.value = null;
 }

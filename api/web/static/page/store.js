@@ -13,6 +13,7 @@ export const summaries = signal(null); // rows of GET /v1/markets/summary; null 
 export const ticks = signal(new Map()); // market: its latest ticks, newest first
 export const curves = signal(new Map()); // market: the newest tick's curve
 export const account = signal(null); // null: nobody is signed in
+export const balance = signal(null); // of who is signed in and may see it
 export const changes = signal(0); // counts events of the account: who shows its things reads them again
 export const trouble = signal(null); // what went wrong last, in words
 
@@ -29,14 +30,16 @@ setInterval(() => {
 
 export const isStale = computed(() => link.value === "lost");
 
-// When a market clears next, in seconds from now; null while it is halted.
+// When a market clears next, in seconds from now; null while it is halted, or nobody knows.
 export function secondsToTick(market) {
-  if (!market || market.status !== "open") return null;
+  if (!market || market.status !== "open" || isStale.value) return null;
+  return Math.max(0, (nextTickAt(market) - time.value) / 1000);
+}
+
+export function nextTickAt(market) {
   const newest = ticks.value.get(market.id)?.[0];
-  const next = newest
-    ? Math.max(Date.parse(market.next_tick), Date.parse(newest.cleared_at) + market.tick_seconds * 1000)
-    : Date.parse(market.next_tick);
-  return Math.max(0, (next - time.value) / 1000);
+  const told = Date.parse(market.next_tick);
+  return newest ? Math.max(told, Date.parse(newest.cleared_at) + market.tick_seconds * 1000) : told;
 }
 
 export function takeTick(message) {
@@ -63,8 +66,14 @@ export async function loadTicks(market) {
 // Who is signed in here, and what they may do.
 export async function loadAccount() {
   const found = await get("/v1/sessions/current");
-  const canRead = found.scopes.includes("billing:read");
-  account.value = found.account && { ...found, balance: canRead ? await get("/v1/balance") : null };
+  account.value = found.account && found;
+  if (!mayRead("billing:read")) balance.value = null;
+}
+
+export const mayRead = (scope) => Boolean(account.value?.scopes.includes(scope));
+
+export async function loadBalance() {
+  balance.value = await get("/v1/balance");
 }
 
 // Run a loader and say in words what went wrong.

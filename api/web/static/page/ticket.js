@@ -95,7 +95,7 @@ function ToFill({ quote, take }) {
     html`<p role="group" aria-label="Suggested limits">
       ${quote.suggested_limits.map(
         (one) => html`<button type="button" onClick=${() => take(one.limit)}>
-          ${one.label}: ${money(one.limit)} <small>outbid within an hour: ${percent(one.interruption_probability)}</small>
+          ${one.label}: ${money(one.limit)} <small>outbid within an hour: ${percent(one.interruption_probability)}, on ${count(one.samples)} samples</small>
         </button>${" "}`,
       )}
     </p>`}`;

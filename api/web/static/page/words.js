@@ -11,6 +11,12 @@ export function money(text) {
   return `${sign}$${whole.replace(/\B(?=(\d{3})+$)/g, ",")}.${kept}`;
 }
 
+// An amount at a glance: whole cents, rounded down, unless it is less than a dollar.
+export function cents(text) {
+  const [whole, places = ""] = text.split(".");
+  return /^-?0$/.test(whole) ? money(text) : money(`${whole}.${places.slice(0, 2)}`);
+}
+
 // Decimal strings to millionths and back: sums and multiples without a float.
 export function micro(text) {
   const [whole, places = ""] = text.replace("-", "").split(".");
@@ -43,6 +49,12 @@ export function duration(seconds) {
   if (left < 3600) return `${Math.floor(left / 60)} min ${left % 60 ? `${left % 60} s` : ""}`.trim();
   const minutes = Math.floor((left % 3600) / 60);
   return `${Math.floor(left / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
+}
+
+// When a market clears next, in words: `left` as store.js counts it.
+export function untilTick(market, left) {
+  if (left === null) return market && market.status !== "open" ? market.status : ABSENT;
+  return left > 0 ? `${Math.ceil(left)} s` : "now";
 }
 
 export const clock = (instant) =>
