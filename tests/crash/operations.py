@@ -6,7 +6,6 @@ the tick, the one act of the clock) whose every connection to the database will 
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from auction.clock import ManualClock
@@ -17,6 +16,7 @@ from auction.model import LeaseState
 from tests.api.conftest import MARKET, Venue
 
 TICK_SECONDS = 60
+TICKS_MAX = 5
 TICK = "tick"  # the method of the request that is none
 
 
@@ -38,6 +38,7 @@ class Stage:
         self.venue = venue
         self.clock = clock
         self.owner_account = self.buyer_account = ""
+        self._waits = 0
 
     async def open(self) -> None:
         """Make a market with a buyer, an owner, machines and money."""
@@ -58,7 +59,7 @@ class Stage:
             try:
                 await engine.settled()
             except Unavailable:
-                self.clock.advance(0.25)  # the engine's pause before it reads its state again
+                self.wait_once_more()
                 return False
             return engine.core.markets[MARKET].tick > tick
 
@@ -73,28 +74,34 @@ class Stage:
                 await venue.ok("DELETE", f"/v1/targets/{target['id']}", venue.buyer)
         for webhook in (await venue.ok("GET", "/v1/webhooks", venue.buyer))["data"]:
             await venue.ok("DELETE", f"/v1/webhooks/{webhook['id']}", venue.buyer)
+        for payout in (await venue.ok("GET", "/v1/operator/payouts", venue.operator))["data"]:
+            await venue.ok("POST", f"/v1/operator/payouts/{payout['id']}/failed", venue.operator, {})
         left_us = venue.engine.core.markets[MARKET].next_tick_at_us - self.clock.now_us()
         if left_us < 20_000_000:
             await self.reach_tick()
-        self.clock.advance(3)  # beyond what the server remembers of a key
+
+    def wait_once_more(self) -> None:
+        """Let some time pass now and then: the engine pauses before it looks for storage again."""
+        self._waits += 1
+        if self._waits % 50 == 0:
+            self.clock.advance(0.25)
 
     async def bid(self, **fields: Any) -> dict[str, Any]:
         return dict(await self.venue.place(gpus=1, **fields))
 
     async def lease(self) -> dict[str, Any]:
         """Return a lease of the buyer that runs."""
-        bid = await self.bid()
-        await self.reach_tick()
-        for lease in list(self.venue.engine.core.leases.values()):
-            if lease.state is LeaseState.STARTING:
-                await self.venue.engine.execute(ReportLease(lease.id, self.owner_account, "started"))
-        self.clock.advance(5)  # so that its end has something to charge, whenever it comes
-        (lease,) = (await self.venue.ok("GET", f"/v1/leases?bid={bid['id']}", self.venue.buyer))["data"]
-        return dict(lease)
-
-    def instant(self, seconds: int) -> str:
-        moment = datetime.fromtimestamp(self.clock.now_us() / 1e6 + seconds, UTC)
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        venue, bid = self.venue, await self.bid()
+        for _ in range(TICKS_MAX):  # its GPU may be on the way back from an earlier lease
+            await self.reach_tick()
+            for lease in list(venue.engine.core.leases.values()):
+                if lease.state is LeaseState.STARTING:
+                    await venue.engine.execute(ReportLease(lease.id, self.owner_account, "started"))
+            found = (await venue.ok("GET", f"/v1/leases?bid={bid['id']}&state=running", venue.buyer))["data"]
+            if found:
+                self.clock.advance(5)  # so that its end has something to charge, whenever it comes
+                return dict(found[0])
+        raise AssertionError(f"no lease for {bid['id']} in {TICKS_MAX} ticks")
 
 
 Prepare = Callable[[Stage], Awaitable[Request]]
@@ -173,6 +180,7 @@ async def test_notice(stage: Stage) -> Request:
 async def acknowledge_notice(stage: Stage) -> Request:
     lease = await stage.lease()
     notice = await stage.venue.ok("POST", f"/v1/leases/{lease['id']}/test-notice", stage.venue.buyer)
+    stage.clock.advance(5)
     return Request("POST", f"/v1/notices/{notice['id']}/ack", stage.venue.buyer, {"ready": True})
 
 
