@@ -1,0 +1,215 @@
+"""Every cut point of every public operation: the connection to the database is cut at the k-th flush.
+
+For k = 1, 2, 3, … the k-th time that anything waits for PostgreSQL the connection is cut, once before the
+server saw the request and once after it has answered; then the client asks again with the same idempotency
+key until it is told. The claim: the market is then as after one undisturbed execution, by a footprint that
+counts every row, every journalled command and every version, and all books audit. Each trial begins with
+cold connections, so connecting, preparing and looking up are among the cut points.
+"""
+
+import asyncio
+import random
+import tempfile
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from api.config import Config
+from auction.clock import ManualClock
+from auction.commands import decode_command
+from auction.errors import Unavailable
+from auction.ids import random_id
+from auction.ports import Answer, KeyedRequest
+from sql.pool import Database, open_database
+from tests.api.conftest import serving
+from tests.crash.operations import OPERATIONS, TICK, Request, Stage
+from tests.crash.postgres_proxy import Fate, Flush, Proxy
+from tests.proof.promise import Outcome, Promise, Size
+from tests.simulation.driver import START_US
+
+SHORT_OPERATIONS = ("tick", "place_bid", "create_webhook")
+FLUSHES_MAX = 60  # of one operation; more means that the loop does not end
+ANSWER_SECONDS = 20.0
+RETRIED = frozenset({409, 503})
+
+TABLES = (
+    "accounts", "api_keys", "markets", "nodes", "offers", "bids", "leases", "notices", "payouts", "limits",
+    "transfers", "usage", "ticks", "curves", "events", "journal", "idempotency_keys", "workloads", "targets",
+    "webhook_endpoints", "sign_in_links",
+)  # fmt: skip
+VERSIONED = ("targets", "webhook_endpoints")
+
+
+class Trials:
+    """One server behind one proxy, and what was found so far."""
+
+    def __init__(self, stage: Stage, proxy: Proxy, direct: Database) -> None:
+        self.stage = stage
+        self.proxy = proxy
+        self.direct = direct
+        self.cuts = 0
+        self.violations: list[str] = []
+        self.flushes: dict[str, int] = {}
+        self._commands: Counter[str] = Counter()  # journalled, by kind
+        self._read_to = 0
+        self._seen = 0  # flushes of the operation under way
+
+    async def footprint(self) -> Counter[str]:
+        """Count all that an operation may leave."""
+        connection = await self.direct.connect()
+        try:
+            found: Counter[str] = Counter()
+            for table in TABLES:
+                found[table] = await connection.fetchval(f"SELECT count(*) FROM {table}")
+            for table in VERSIONED:
+                found[f"{table}.version"] = (
+                    await connection.fetchval(f"SELECT sum(version) FROM {table}") or 0
+                )
+            fresh = await connection.fetch("SELECT seq, payload FROM journal WHERE seq > $1", self._read_to)
+            for seq, payload in fresh:
+                self._commands[type(decode_command(payload)).__name__] += 1
+                self._read_to = max(self._read_to, seq)
+            return found + self._commands
+        finally:
+            await connection.close()
+
+    async def run(self, name: str, sample: random.Random | None = None, share: float = 1.0) -> None:
+        """Cut every flush of one operation both ways, or a drawn share of them."""
+        expected = await self._trial(name, None)
+        if expected is None:
+            return
+        for k in range(1, FLUSHES_MAX):
+            reached = False
+            for fate in (Fate.CUT_BEFORE, Fate.CUT_AFTER):
+                if sample is not None and sample.random() >= share:
+                    reached = True
+                    continue
+                found = await self._trial(name, (k, fate))
+                if self._seen < k:
+                    continue
+                reached = True
+                self.cuts += 1
+                if found is not None and found != expected:
+                    off = {key: (found[key], expected[key]) for key in found | expected
+                           if found[key] != expected[key]}  # fmt: skip
+                    self.violations.append(f"{name}, flush {k} {fate.value}: (found, expected) {off}")
+            if not reached:
+                self.flushes[name] = k - 1
+                return
+        self.violations.append(f"{name} has {FLUSHES_MAX} flushes and more")
+
+    async def _trial(self, name: str, cut: tuple[int, Fate] | None) -> Counter[str] | None:
+        """Carry one operation out; return what it left, None where it never came to a good answer."""
+        await self.stage.clear()
+        request = await OPERATIONS[name](self.stage)
+        await self._cool()
+        before = await self.footprint()
+        self._seen = 0
+
+        def decide(flush: Flush) -> Fate:
+            self._seen += 1
+            return cut[1] if cut is not None and self._seen == cut[0] else Fate.PASS
+
+        self.proxy.decide = decide
+        try:
+            refused = await self._carry_out(request)
+        except TimeoutError:
+            refused = f"no definite answer in {ANSWER_SECONDS:.0f} s"
+        finally:
+            self.proxy.decide = lambda flush: Fate.PASS
+        if refused is not None:
+            at = "" if cut is None else f", flush {cut[0]} {cut[1].value}"
+            self.violations.append(f"{name}{at}: {refused}")
+            return None
+        after = await self.footprint()
+        return Counter({key: after[key] - before[key] for key in after if after[key] != before[key]})
+
+    async def _carry_out(self, request: Request) -> str | None:
+        """Ask until there is an answer; return it where it is none that an undisturbed client would get."""
+        if request.method == TICK:
+            await self.stage.reach_tick()
+            return None
+        headers = {**request.headers, "Idempotency-Key": random_id("key")}
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                answered = await self.stage.venue.call(
+                    request.method, request.path, request.key, request.body, **headers
+                )
+                if answered.status < 300:
+                    return None
+                if answered.status not in RETRIED or not answered.json["retryable"]:
+                    return f"answered {answered.status} {answered.raw[:200]!r}"
+                self.stage.wait_once_more()
+                await asyncio.sleep(0.01)
+
+    async def _cool(self) -> None:
+        """Cut every connection, and return when the engine has new ones that know no statement."""
+        engine = self.stage.venue.engine
+        self.proxy.cut_all()
+        self.stage.clock.advance(3)  # beyond what the server remembers of a key
+        await asyncio.sleep(0.01)
+        probe = KeyedRequest("acct_nobody", "probe", b"")
+        with suppress(Unavailable):
+            await engine.submit([], encode=lambda _: Answer(503, "", b""), keyed=probe)
+
+        async def ready() -> bool:
+            self.stage.wait_once_more()
+            return engine.is_ready
+
+        await self.stage.venue.until(ready, "the engine after a cut")
+
+
+async def cut_everywhere(names: tuple[str, ...], sample: random.Random | None, share: float) -> Trials:
+    """Run the trials of these operations; ends with the audit and the replay."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        direct = await stack.enter_async_context(open_database(url=None, data_dir=directory / "data"))
+        await direct.prepare(apply_migrations=True)
+        (directory / "proxy").mkdir()
+        proxy = await stack.enter_async_context(Proxy(direct, directory / "proxy"))
+        clock = ManualClock(START_US)
+        config = Config(
+            port=0, is_demo=True, sends_webhooks=False, node_degraded_seconds=1e6, node_offline_seconds=2e6
+        )
+        venue = await stack.enter_async_context(serving(proxy.database, config, clock=clock))
+        stage = Stage(venue, clock)
+        await stage.open()
+        trials = Trials(stage, proxy, direct)
+        for name in names:
+            await trials.run(name, sample, share)
+        return trials
+
+
+def run(size: Size, seed: int, names: tuple[str, ...] | None = None) -> Outcome:
+    """Cut every operation everywhere; the short form a few of them."""
+    if names is None:
+        names = SHORT_OPERATIONS if size is Size.SHORT else tuple(OPERATIONS)
+    sample = random.Random(seed) if size is Size.SHORT else None
+    try:
+        trials = asyncio.run(cut_everywhere(names, sample, 0.5))
+    except AssertionError as failed:  # the audit or the replay, with what they found
+        return Outcome(False, f"the books after the cuts: {failed}")
+    figure = (
+        f"{trials.cuts} cuts of {len(names)} operations, {len(trials.violations)} without exactly one effect"
+    )
+    if trials.violations:
+        figure += ": " + "; ".join(trials.violations[:5])
+    return Outcome(not trials.violations and trials.cuts > 0, figure)
+
+
+PROMISES = [
+    Promise(
+        name="cut-points",
+        promise="Whenever the connection to the database breaks, each operation is done exactly once",
+        method="every operation, cut at its k-th flush, before the server and after its answer, then retried",
+        target="exactly one effect at every cut point",
+        run=run,
+    )
+]
+
+
+def report(names: tuple[str, ...], seed: int = 1) -> dict[str, Any]:
+    """Return what full trials of some operations found, for a look at one operation."""
+    trials = asyncio.run(cut_everywhere(names, None, 1.0))
+    return {"cuts": trials.cuts, "flushes": trials.flushes, "violations": trials.violations}
