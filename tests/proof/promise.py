@@ -1,8 +1,8 @@
 """What a promise is, and what a run of its method says of it.
 
-A suite that keeps a promise has a list `PROMISES`; `python -m tests.proof` runs each at its full size and writes the
-table, and pytest runs each at its short size. A method returns what it saw; it never raises because a figure is
-missed: a missed figure is a row of the table.
+A suite that keeps a promise has a list `PROMISES`; `python -m tests.proof` runs each at its full size and
+writes the table, and pytest runs each at its short size. A method returns what it saw; it never raises
+because a figure is missed: a missed figure is a row of the table.
 """
 
 from collections.abc import Callable
