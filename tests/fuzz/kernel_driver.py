@@ -1,9 +1,9 @@
 """Plays many lives on the kernel and the reference: `python -m tests.fuzz.kernel_driver --runs N --seed S`.
 
-Without a fuzzing engine the bytes come from a seed. `--atheris` lets atheris find them by coverage: that needs
-its package, a kernel built by clang for it and its sanitizer preloaded, which `kernel_builds.fuzz` sees to.
-The last line says how many lives and clearings were compared; a difference ends with a traceback and the bytes
-that show it.
+Without a fuzzing engine the bytes come from a seed. `--atheris` lets atheris find them by coverage: that
+needs its package, a kernel built by clang for it and its sanitizer preloaded, which `kernel_sanitized.fuzz`
+sees to. The last line says how many lives and clearings were compared; a difference ends with a traceback
+and the bytes that show it.
 """
 
 import argparse
@@ -53,8 +53,15 @@ def guided(runs: int, seed: int, corpus: Path, tally: Tally, seconds_max: int) -
         if tally.runs % 20_000 == 0 or tally.runs >= runs:
             tally.say()
 
-    limits = [f"-runs={runs}", f"-max_len={INPUT_BYTES_MAX}", f"-seed={seed}", f"-max_total_time={seconds_max}"]
-    atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={corpus}/", str(corpus)], target)
+    limits = [
+        f"-runs={runs}",
+        f"-max_len={INPUT_BYTES_MAX}",
+        f"-seed={seed}",
+        f"-max_total_time={seconds_max}",
+    ]
+    atheris.Setup(
+        [sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={corpus}/", str(corpus)], target
+    )
     atheris.Fuzz()
 
 

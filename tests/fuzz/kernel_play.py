@@ -99,8 +99,8 @@ class Play:
 
     def run(self) -> None:
         steps = (
-            self.place, self.place, self.place, self.place_many, self.offer, self.offer, self.clear, self.clear,
-            self.amend, self.cancel, self.hold, self.hold_winners, self.withdraw, self.reprice, self.ask,
+            self.place, self.place, self.place, self.place_many, self.offer, self.offer, self.clear,
+            self.clear, self.amend, self.cancel, self.hold, self.hold_winners, self.withdraw, self.reprice, self.ask,
             self.cancel_many,
         )  # fmt: skip
         while self.source:
@@ -213,7 +213,9 @@ class Play:
 
     def reprice(self) -> None:
         source = self.source
-        self.both("amend_offer", source.number(0, LEVELS), source.number(1, 8), handles=self._which(self.offers))
+        self.both(
+            "amend_offer", source.number(0, LEVELS), source.number(1, 8), handles=self._which(self.offers)
+        )
 
     def ask(self) -> None:
         """Questions that must change nothing."""

@@ -1,8 +1,8 @@
 """The kernel under AddressSanitizer and UBSan with atheris choosing the bytes.
 
-Clang builds it without -fwrapv, which Python's own flags would hide signed overflow with, and with the coverage
-that libFuzzer reads. Atheris brings the sanitizer's runtime with libFuzzer inside; it must be loaded first and no
-second one linked.
+Clang builds it without -fwrapv, which Python's own flags would hide signed overflow with, and with the
+coverage that libFuzzer reads. Atheris brings the sanitizer's runtime with libFuzzer inside; it must be
+loaded first and no second one linked.
 """
 
 import os

@@ -1,8 +1,9 @@
 """The tools that only the long suite needs, in an environment of their own.
 
-Their dependencies are not ours and some would fight them, so they never enter the environment that the tests
-run in. The pins are the extra `proof` of pyproject.toml; the environment lies in `build/proof-tools`, is made once
-for each set of pins, and is absent where there is no package index: then `environment` says why.
+Their dependencies are not ours and some would fight them, so they never enter the environment that the
+tests run in. The pins are the extra `proof` of pyproject.toml; the environment lies in `build/proof-tools`,
+is made once for each set of pins, and is absent where there is no package index: then `environment` says
+why.
 """
 
 import hashlib
