@@ -100,8 +100,8 @@ class Play:
     def run(self) -> None:
         steps = (
             self.place, self.place, self.place, self.place_many, self.offer, self.offer, self.clear,
-            self.clear, self.amend, self.cancel, self.hold, self.hold_winners, self.withdraw, self.reprice, self.ask,
-            self.cancel_many,
+            self.clear, self.amend, self.cancel, self.hold, self.hold_winners, self.withdraw, self.reprice,
+            self.ask, self.cancel_many,
         )  # fmt: skip
         while self.source:
             self.source.one_of(steps)()
