@@ -68,6 +68,9 @@ async def _read(request: web.Request, bytes_max: int, config: Config) -> bytes:
                     raise _too_large(bytes_max)
     except TimeoutError:
         raise Rejection("request_timeout", f"the body took over {config.body_seconds_max} s") from None
+    except ConnectionError:
+        # Whoever leaves in the middle of its body is told nothing, and is no fault of ours to be logged.
+        raise Rejection("malformed", "the connection ended before the body did") from None
     return bytes(parts)
 
 

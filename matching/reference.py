@@ -21,7 +21,9 @@ from matching.validation import (
     check_bid,
     check_book,
     check_held,
+    check_level,
     check_offer,
+    check_place,
     check_validity,
 )
 
@@ -163,6 +165,12 @@ class Book:
         self._bids[handle].held = held
 
     def set_held_many(self, handles: NDArray[np.int32], held: NDArray[np.int32]) -> None:
+        """Hold many; all handles and counts are checked before any is set. One named twice is refused."""
+        if len(handles) != len(held):
+            raise ValueError("the columns differ in length")
+        for gpus in held.tolist():
+            check_held(gpus)
+        self._check_handles(handles)
         for handle, gpus in zip(handles.tolist(), held.tolist(), strict=True):
             self.set_held(handle, gpus)
 
@@ -171,8 +179,15 @@ class Book:
         self._fills.pop(handle, None)
 
     def cancel_bids(self, handles: NDArray[np.int32]) -> None:
+        """Cancel bids; all handles are checked before any is cancelled. One named twice is refused."""
+        self._check_handles(handles)
         for handle in handles.tolist():
             self.cancel_bid(handle)
+
+    def _check_handles(self, handles: NDArray[np.int32]) -> None:
+        known = set(self._bids)
+        for handle in handles.tolist():
+            known.remove(handle)
 
     def expired(self, tick: int) -> list[int]:
         """Return the bids whose last valid tick is over, each of them once."""
@@ -183,6 +198,7 @@ class Book:
 
     def place_offer(self, reserve: int, gpus: int, node: int = NONE, domain: int = NONE) -> int:
         check_offer(self._level_count, reserve, gpus)
+        check_place(node, domain)
         handle = self._take_handle()
         self._offers[handle] = Offer(reserve, gpus, node, domain)
         return handle
@@ -376,6 +392,7 @@ class Book:
 
     def depth(self, level: int) -> tuple[int, int, int, int]:
         """Return GPUs wanted by ranks above a level, and from it up; offered below it, and up to it."""
+        check_level(self._level_count, level)
         lots = self._lots(None)
         offers = self._offers.values()
         return (

@@ -6,6 +6,7 @@ from matching.types import (
     HANDICAP_BPS_MAX,
     HASH_MAX,
     LEVEL_COUNT_MAX,
+    NONE,
     SEQ_MAX,
     TICK_MAX,
 )
@@ -52,3 +53,12 @@ def check_held(held: int) -> None:
 def check_offer(level_count: int, reserve: int, gpus: int) -> None:
     _within("reserve", reserve, 0, level_count)
     _within("gpus", gpus, 1, GPU_COUNT_MAX)
+
+
+def check_level(level_count: int, level: int) -> None:
+    _within("level", level, 0, level_count)
+
+
+def check_place(node: int, domain: int) -> None:
+    _within("node", node, NONE, GPU_COUNT_MAX)
+    _within("domain", domain, NONE, GPU_COUNT_MAX)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -32,14 +33,26 @@ print(hashlib.sha256("".join(digests).encode()).hexdigest())
 """
 
 
-def build(where: Path, *, compiler: str = "cc", flags: str = "", verify: bool = False) -> Path:
-    """Compile the kernel in a copy of its own; return the directory to put on the path."""
+def build(
+    where: Path,
+    *,
+    compiler: str = "cc",
+    flags: str = "",
+    verify: bool = False,
+    before: Callable[[Path], None] | None = None,
+) -> Path:
+    """Compile the kernel in a copy of its own; return the directory to put on the path.
+
+    `before` may change the copy: a test plants its bug there.
+    """
     where.mkdir(parents=True)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, where)
     ignored = shutil.ignore_patterns("*.so", "__pycache__")
     for package in ("matching", "auction", "api", "sql", "fallow"):
         shutil.copytree(ROOT / package, where / package, ignore=ignored)
+    if before is not None:
+        before(where)
     environment = os.environ | {"CC": compiler, "CFLAGS": flags, "MATCHING_VERIFY": "1" if verify else "0"}
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
