@@ -38,7 +38,6 @@ from auction.commands import (
     AmendOffer,
     CancelAfter,
     CancelBid,
-    Choice,
     ClearMarket,
     ClosePayout,
     Command,
@@ -82,7 +81,6 @@ from auction.model import (
     LEASE_BILLED,
     Account,
     Bid,
-    Colocate,
     Curve,
     Lease,
     Limits,
@@ -93,23 +91,12 @@ from auction.model import (
     Tick,
 )
 from auction.ports import Changes, LiveState
+from auction.preview import Preview, preview
 from auction.state import Balance, LimitUse, State
 from auction.supply import Recalled
-from auction.units import SECONDS_PER_HOUR, Amount, Price, exposure
+from auction.units import Amount, Price
 
 __all__ = ["Balance", "Core", "PlacedBid", "Preview", "Recalled"]
-
-
-class Preview(Struct, frozen=True):
-    """What a bid would get at the next tick if nothing else changed, and what it would tie up."""
-
-    market: str
-    fill: int
-    price: Price | None
-    hold: Amount
-    worst_cost_per_hour: Amount
-    effective_tick: int
-    cutoff_at_us: int
 
 
 class Progress(Struct, frozen=True):
@@ -431,26 +418,4 @@ class Core:
 
     def preview(self, command: PlaceBid) -> Preview:
         """Say what a bid would get and tie up. Raises the Rejection that it would meet."""
-        _, hold = admission.place_bid(self._state, command)
-        choices = command.alternatives or [Choice(command.market, command.limit)]
-        probed = [self._probe(command, choice) for choice in choices]
-        market, fill, price = max(probed, key=lambda one: one[0])[1:]
-        return Preview(
-            market=market.id,
-            fill=fill,
-            price=price,
-            hold=hold,
-            worst_cost_per_hour=exposure(
-                max(choice.limit for choice in choices), command.gpus, SECONDS_PER_HOUR
-            ),
-            effective_tick=market.tick + 1,
-            cutoff_at_us=market.next_tick_at_us,
-        )
-
-    def _probe(self, command: PlaceBid, choice: Choice) -> tuple[int, Market, int, Price | None]:
-        """Try one market: (what the bid would gain an hour there, market, GPUs, price)."""
-        fill, price = self._state.books[choice.market].probe(
-            choice.limit, command.gpus, command.min_gpus, command.colocate is not Colocate.NONE
-        )
-        gain = 0 if price is None else fill * (choice.limit - price)
-        return gain, self._state.markets[choice.market], fill, price
+        return preview(self._state, command)
