@@ -30,6 +30,11 @@ class EngineCollector(Collector):
         yield GaugeMetricFamily(
             "fallow_waiting_commands", "Commands in the engine's inbox.", engine.waiting_commands
         )
+        yield CounterMetricFamily(
+            "fallow_engine_faults",
+            "Rules that failed: commands put aside, ticks void.",
+            engine.fault_count,
+        )
         yield GaugeMetricFamily("fallow_sockets", "Open WebSockets.", len(self._services.sockets))
         yield GaugeMetricFamily("fallow_live_bids", "Bids that may win or run.", len(core.bids))
         yield GaugeMetricFamily("fallow_live_leases", "Leases that have not ended.", len(core.leases))

@@ -236,6 +236,9 @@ PROBLEMS: dict[str, Kind] = {
     "signed_before_start": Kind(
         503, "Signed before this server began", "Sign again, with a new nonce.", is_retryable=True
     ),
+    "engine_error": Kind(
+        500, "Our fault", "Nothing was done. Sent again it fails again: the operator has to look at it."
+    ),
     "internal_error": Kind(500, "Our fault", "Repeat it with the same Idempotency-Key.", is_retryable=True),
     "market_halted": Kind(503, "The market is halted", "Cancels work; try again later.", is_retryable=True),
     "market_cancel_only": Kind(

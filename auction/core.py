@@ -73,7 +73,7 @@ from auction.commands import (
     encode_command,
 )
 from auction.curves import curve_of
-from auction.errors import Rejection
+from auction.errors import Rejection, TickFault
 from auction.ledger import FEES_ACCOUNT
 from auction.market import Book, Quote
 from auction.model import (
@@ -250,7 +250,10 @@ class Core:
         return min(dues if deadline_us is None else [*dues, deadline_us], default=None)
 
     def run_due(self, at_us: int) -> list[Tick]:
-        """Carry out everything that is due at `at_us`: deadlines first, then each market's tick."""
+        """Carry out everything that is due at `at_us`: deadlines first, then each market's tick.
+
+        Raises TickFault when a rule of ours fails; the state is then to be dropped.
+        """
         state = self._state
         deadline_us = state.deadlines.next_at_us()
         if deadline_us is not None and deadline_us <= at_us:
@@ -259,12 +262,18 @@ class Core:
         due = [state.markets[name] for name in sorted(state.markets)]
         due = [market for market in due if market.next_tick_at_us <= at_us]
         for group in routing.groups(state, due, at_us):
-            self.apply(RouteBids(group), at_us)
+            self._apply_for(group, RouteBids(group), at_us)
         for market in due:
-            tick = self.apply(ClearMarket(market.id, market.tick + 1), at_us)
+            tick = self._apply_for([market.id], ClearMarket(market.id, market.tick + 1), at_us)
             if tick is not None:
                 ticks.append(tick)
         return ticks
+
+    def _apply_for(self, markets: list[str], command: Command, at_us: int) -> Any:
+        try:
+            return self.apply(command, at_us)
+        except Exception as error:
+            raise TickFault(markets) from error
 
     def _markets_of(self, command: Command) -> list[Market]:
         """Return the markets whose tick chains commit to this command."""

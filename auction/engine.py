@@ -19,12 +19,12 @@ import msgspec
 
 from auction.bidding import repeat_of
 from auction.clock import Clock
-from auction.commands import Command, PlaceBid
+from auction.commands import Command, PlaceBid, SetMarketStatus
 from auction.core import Core
-from auction.errors import Rejection, Unavailable
+from auction.errors import CommandFault, Rejection, TickFault, Unavailable
 from auction.inbox import Inbox
 from auction.market import Book
-from auction.model import Bid
+from auction.model import Bid, MarketStatus
 from auction.ports import Answer, Changes, KeyedRequest, Store, StoredAnswer
 from auction.publisher import Publisher
 from auction.timings import TickTiming, Timings
@@ -84,6 +84,7 @@ class Engine:
         self.timings = Timings()
         self.clock = clock
         self.is_ready = False
+        self.fault_count = 0  # rules of ours that failed, and were contained
         self._make_book = make_book
         self._store = store
         self._inbox: Inbox[_Submission] = Inbox()
@@ -205,7 +206,7 @@ class Engine:
             batch = self._inbox.take(BATCH_COMMANDS_MAX)
             is_last = self._is_draining and not batch
             try:
-                decided = None if is_last else await self._decide_batch(batch)
+                decided = None if is_last else await self._decide_what_can_be(batch)
                 await self._written()
                 if decided is not None:
                     self._begin_writing(decided)
@@ -224,6 +225,38 @@ class Engine:
             if is_last:
                 return
 
+    async def _decide_what_can_be(self, batch: list[_Submission]) -> _Decided:
+        """Decide a batch without what makes a rule of ours fail (FAULTS.md F26, RULES.md R12).
+
+        A failure leaves the state half changed: it is read again, its cause is put aside, and all others are
+        decided anew. Raises the TickFault of a market that fails even while it is halted.
+        """
+        while True:
+            try:
+                return await self._decide_batch(batch)
+            except (CommandFault, TickFault) as fault:
+                log.critical("%s", fault, exc_info=fault)
+                self.fault_count += 1
+                await self._written()  # what was decided before stands
+                await self._recover()
+                if isinstance(fault, TickFault):
+                    self._void_tick(fault)
+                    continue
+                poison = batch.pop(fault.place)
+                if not poison.future.done():
+                    poison.future.set_exception(
+                        Rejection("engine_error", "a rule of the market failed on this; it was not done")
+                    )
+
+    def _void_tick(self, fault: TickFault) -> None:
+        """Halt the markets whose tick cannot finish: their tenants run on at the last price (R12)."""
+        for name in fault.markets:
+            market = self.core.markets[name]
+            if market.status is MarketStatus.HALTED:
+                raise fault
+            reason = f"tick {market.tick + 1} failed and is void; see the server's log"
+            self.core.apply(SetMarketStatus(name, MarketStatus.HALTED, reason), self.clock.now_us())
+
     async def _decide_batch(self, batch: list[_Submission]) -> _Decided:
         """Look up what is known already, and decide; the state is ahead of the storage from here on."""
         answers, known = dict(self._unwritten.answers), dict(self._unwritten.known)
@@ -241,9 +274,15 @@ class Engine:
 
         decided = _Decided(batch)
         earlier = set(known)
-        for submission in batch:
+        for place, submission in enumerate(batch):
             stored = answers.get(_key(submission.keyed)) if submission.keyed is not None else None
-            decided.replies.append(await self._decide(submission, stored, known, decided.answers))
+            try:
+                reply = await self._decide(submission, stored, known, decided.answers)
+            except Unavailable:
+                raise
+            except Exception as error:
+                raise CommandFault(place) from error
+            decided.replies.append(reply)
         decided.known = {pair: bid for pair, bid in known.items() if pair not in earlier}
         due_us, began_us = self.core.next_due_us(), self.clock.now_us()
         ticks = self.core.run_due(began_us)

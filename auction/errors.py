@@ -1,8 +1,8 @@
 """The three kinds of "no": a rejection, an outage, and a bug of ours.
 
-`Rejection` is an expected business answer with a stable code; `Unavailable` says try again later;
-an `AssertionError` is our own bug and is never caught below the process edge. Which HTTP status a
-code gets is decided in `api/errors.py` alone.
+`Rejection` is an expected business answer with a stable code; `Unavailable` says try again later; anything
+else that a rule raises is our own bug. It is caught in one place only, the engine, which drops the state that
+it left and puts its cause aside. Which HTTP status a code gets is decided in `api/errors.py` alone.
 """
 
 from typing import Any
@@ -34,6 +34,22 @@ class Unavailable(Exception):
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+
+class CommandFault(Exception):
+    """A rule of ours failed on a submission; the state is half changed and must be dropped."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"a rule failed on submission {place} of a batch")
+        self.place = place
+
+
+class TickFault(Exception):
+    """A rule of ours failed while markets cleared; the state is half changed and must be dropped."""
+
+    def __init__(self, markets: list[str]) -> None:
+        super().__init__(f"a tick of {', '.join(markets)} failed")
+        self.markets = markets
 
 
 class Fenced(Exception):

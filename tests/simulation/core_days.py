@@ -5,7 +5,6 @@ before the process ends. What the store says happened, happened; the crowd goes 
 Every committed step is looked at by `invariants.Witness`. Times are stretched: ticks of 100 to 300 s.
 """
 
-import asyncio
 import hashlib
 import random
 
