@@ -231,6 +231,7 @@ class Engine:
         A failure leaves the state half changed: it is read again, its cause is put aside, and all others are
         decided anew. Raises the TickFault of a market that fails even while it is halted.
         """
+        void: list[str] = []
         while True:
             try:
                 return await self._decide_batch(batch)
@@ -240,21 +241,24 @@ class Engine:
                 await self._written()  # what was decided before stands
                 await self._recover()
                 if isinstance(fault, TickFault):
-                    self._void_tick(fault)
-                    continue
-                poison = batch.pop(fault.place)
-                if not poison.future.done():
-                    poison.future.set_exception(
-                        Rejection("engine_error", "a rule of the market failed on this; it was not done")
+                    is_halted = any(
+                        self.core.markets[name].status is MarketStatus.HALTED for name in fault.markets
                     )
+                    if is_halted or not set(fault.markets).isdisjoint(void):
+                        raise
+                    void += fault.markets
+                else:
+                    poison = batch.pop(fault.place)
+                    if not poison.future.done():
+                        poison.future.set_exception(
+                            Rejection("engine_error", "a rule of the market failed on this; it was not done")
+                        )
+                self._halt(void)
 
-    def _void_tick(self, fault: TickFault) -> None:
-        """Halt the markets whose tick cannot finish: their tenants run on at the last price (R12)."""
-        for name in fault.markets:
-            market = self.core.markets[name]
-            if market.status is MarketStatus.HALTED:
-                raise fault
-            reason = f"tick {market.tick + 1} failed and is void; see the server's log"
+    def _halt(self, names: Sequence[str]) -> None:
+        """Halt markets whose tick cannot finish: their tenants run on at the last price (R12)."""
+        for name in names:
+            reason = f"tick {self.core.markets[name].tick + 1} failed and is void; see the server's log"
             self.core.apply(SetMarketStatus(name, MarketStatus.HALTED, reason), self.clock.now_us())
 
     async def _decide_batch(self, batch: list[_Submission]) -> _Decided:

@@ -116,6 +116,19 @@ async def test_a_tick_that_cannot_finish_is_void_and_halts_its_market_alone(serv
         assert engine.core.markets[market.id].tick > cleared[market.id]
 
 
+async def test_two_markets_that_fail_at_once_are_both_halted(server, broken):
+    database = await server.new_database()
+    clock = ManualClock(START_US)
+    async with running_market(database, clock=clock) as engine:
+        await open_market(engine)
+        await engine.execute(CreateMarket(make_market("h100.eu")))
+        broken |= {"h100.us", "h100.eu"}
+        await reach(engine, clock, 12)
+        await engine.settled()
+        assert {market.status for market in engine.core.markets.values()} == {MarketStatus.HALTED}
+        assert engine.fault_count == 2
+
+
 async def test_a_market_that_fails_while_halted_stops_the_writer(server, monkeypatch):
     """What cannot be contained is not hidden: the process ends, and its supervisor starts it again."""
     database = await server.new_database()
