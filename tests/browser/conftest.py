@@ -14,9 +14,10 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import async_playwright, expect
 
-from tests.api.conftest import api_server, config, database, serving
+from api.config import Config
+from tests.api.conftest import api_server, database, serving
 
-__all__ = ["api_server", "config", "database"]
+__all__ = ["api_server", "database"]
 
 HERE = Path(__file__).parent
 SEEN = HERE / "seen"  # pictures of the last run, for people to look at
@@ -91,8 +92,13 @@ class Window:
         ]
 
     async def overflow(self):
-        """Return by how many pixels the page is wider than its window."""
-        return await self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        """Return by how many pixels the page is wider than its window, or a table of cards than its place."""
+        return await self.page.evaluate(
+            """() => Math.max(
+                document.documentElement.scrollWidth - innerWidth,
+                ...[...document.querySelectorAll(".markets, .cards")].map(
+                    ({ parentElement: place }) => place.scrollWidth - place.clientWidth))"""
+        )
 
 
 class Browser:
@@ -138,6 +144,19 @@ async def browsing(venue):
     for window in browser.windows:
         assert [] == window.strangers
         assert [] == window.complaints
+
+
+@pytest.fixture
+def config():
+    """A demo market whose pauses are long enough for a browser on a busy machine."""
+    return Config(
+        is_demo=True,
+        port=0,
+        runs_simulator=True,
+        simulator_start_seconds=0,
+        simulator_drain_seconds=0,
+        heartbeat_seconds=2,
+    )
 
 
 @pytest.fixture

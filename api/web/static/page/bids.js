@@ -7,7 +7,7 @@ import { get, patch, post, remove, rows } from "fallow/client.js";
 import { useFresh } from "fallow/fresh.js";
 import { html } from "fallow/html.js";
 import { account, attempt, time } from "fallow/store.js";
-import { clock, decimal, duration, gpus, micro, money, price, signed } from "fallow/words.js";
+import { ABSENT, clock, decimal, duration, gpus, micro, money, price, signed } from "fallow/words.js";
 
 const ROWS_MAX = 100;
 
@@ -66,7 +66,8 @@ function Notice({ notice }) {
     <h2>${lease ? gpus(lease.gpus) : "A lease"} in ${notice.market}: ${REASONS[notice.reason] || notice.reason}</h2>
     <p class="countdown"><strong aria-hidden="true">${duration(left)}</strong>${" "}
       until they are reclaimed, at ${clock(notice.reclaim_at)} UTC.</p>
-    <p>Your limit is ${money(notice.limit)}, the price ${price(notice.price)}.</p>
+    <p>Your limit is ${money(notice.limit)}; the tick cleared at ${price(notice.price)}.${" "}
+      ${notice.keep_price !== null && `A limit of ${money(notice.keep_price)} keeps them, and you would pay only the clearing price.`}</p>
     <p>
       ${notice.keep_price !== null &&
       html`<button class="strong" disabled=${isBusy} onClick=${raise}>Raise to ${money(notice.keep_price)} to stay</button> `}
@@ -80,7 +81,7 @@ function Notice({ notice }) {
 
 function Leases({ rows: found }) {
   if (found.length === 0) return html`<p class="quiet">Nothing runs. A bid that wins shows its lease here.</p>`;
-  return html`<div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table>
+  return html`<div class="wide" tabindex="0" role="group" aria-label="Table of leases, scrolls sideways"><table class="cards">
     <thead><tr>
       <th scope="col">Lease</th><th scope="col">State</th><th scope="col" class="number">GPUs</th>
       <th scope="col" class="number">Price</th><th scope="col" class="number">Cost so far</th>
@@ -90,12 +91,12 @@ function Leases({ rows: found }) {
       ${found.map(
         (lease) => html`<tr key=${lease.id}>
           <th scope="row">${lease.market}<small>${lease.id}</small></th>
-          <td>${lease.state}${lease.end_reason ? `: ${REASONS[lease.end_reason] || lease.end_reason}` : ""}<${Kept} lease=${lease} /></td>
-          <td class="number">${lease.gpus}</td>
-          <td class="number">${price(lease.price)}</td>
-          <td class="number">${money(lease.cost)}</td>
-          <td>${Object.entries(lease.connect).map(([name, value]) => html`<code>${name} ${value}</code> `)}</td>
-          <td>${clock(lease.started_at || lease.awarded_at)}</td>
+          <td data-label="State">${lease.state}${lease.end_reason ? `: ${REASONS[lease.end_reason] || lease.end_reason}` : ""}<${Kept} lease=${lease} /></td>
+          <td class="number" data-label="GPUs">${lease.gpus}</td>
+          <td class="number" data-label="Price">${lease.price === null ? ABSENT : money(lease.price)}</td>
+          <td class="number" data-label="Cost so far">${money(lease.cost)}</td>
+          <td data-label="How to reach it">${Object.entries(lease.connect).map(([name, value]) => html`<code>${name} ${value}</code> `)}</td>
+          <td data-label="Since">${clock(lease.started_at || lease.awarded_at)}</td>
         </tr>`,
       )}
     </tbody>
@@ -111,7 +112,7 @@ function Kept({ lease }) {
 
 function BidTable({ rows: found }) {
   if (found.length === 0) return html`<p>You have no bids. <a href="#/">Choose a market</a> and place one.</p>`;
-  return html`<div class="wide" tabindex="0" role="group" aria-label="Table, scrolls sideways"><table>
+  return html`<div class="wide" tabindex="0" role="group" aria-label="Table of bids, scrolls sideways"><table class="cards">
     <thead><tr>
       <th scope="col">Bid</th><th scope="col">State</th><th scope="col" class="number">GPUs won</th>
       <th scope="col" class="number">Limit</th><th scope="col" class="number">Headroom</th>
@@ -138,11 +139,11 @@ function BidRow({ bid }) {
   };
   return html`<tr>
     <th scope="row"><a href="#/market/${bid.market}">${bid.market}</a><small>${bid.id}</small></th>
-    <td>${bid.status}${bid.reason ? `: ${WHY_NOT[bid.reason.code] || bid.reason.code}` : ""}</td>
-    <td class="number">${bid.filled_gpus} of ${bid.gpus}</td>
-    <td class="number">${money(bid.limit_price_per_gpu_hour)}</td>
-    <td class="number">${signed(headroom)}</td>
-    <td class="number">${money(bid.spent)}</td>
+    <td data-label="State">${bid.status}${bid.reason ? `: ${WHY_NOT[bid.reason.code] || bid.reason.code}` : ""}</td>
+    <td class="number" data-label="GPUs won">${bid.filled_gpus} of ${bid.gpus}</td>
+    <td class="number" data-label="Limit">${money(bid.limit_price_per_gpu_hour)}</td>
+    <td class="number" data-label="Headroom">${signed(headroom)}</td>
+    <td class="number" data-label="Spent">${money(bid.spent)}</td>
     <td><${Timeline} bid=${bid} /></td>
     <td>${!OVER.has(bid.status) && html`<button onClick=${cancel} aria-label="Cancel the bid ${bid.id}">Cancel</button>`}</td>
   </tr>`;
@@ -171,7 +172,7 @@ function whyNot({ code, price: met, winning_price: winning }) {
 
 function happened({ type, tick, data }) {
   const words = [type.replace(".", " ") + (tick === null ? "" : `, tick ${tick}`)];
-  if (data.filled_gpus !== undefined) words.push(`${data.filled_gpus} of ${gpus(data.gpus)} at a limit of ${money(data.limit_price_per_gpu_hour)}`);
+  if (data.limit_price_per_gpu_hour) words.push(`${gpus(data.gpus)} at a limit of ${money(data.limit_price_per_gpu_hour)}`);
   if (data.reason?.price) words.push(`the price was ${money(data.reason.price)}`);
   return words.join("; ");
 }

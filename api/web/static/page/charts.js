@@ -200,7 +200,7 @@ function makePrices({ createChart, HistogramSeries, LineSeries, LineStyle, LineT
     autoscaleInfoProvider: (original) => {
       const found = original();
       if (!found?.priceRange) return found;
-      const near = wanted.filter((limit) => limit < 2 * found.priceRange.maxValue);
+      const near = wanted.filter((limit) => limit < 1.5 * found.priceRange.maxValue);
       const { minValue, maxValue } = found.priceRange;
       return { ...found, priceRange: { minValue: Math.min(minValue, ...near), maxValue: Math.max(maxValue, ...near) } };
     },

@@ -1,5 +1,6 @@
-// The socket: ticks of every market, and the events of whoever is signed in. What is lost is connected again, after a growing pause, and everything
-// that may have changed meanwhile is read anew; until then the page says that its numbers are old.
+// The socket: ticks of every market, and the events of whoever is signed in. What is lost is connected again,
+// after a growing pause, and everything that may have changed meanwhile is read anew; until then the page says
+// that its numbers are old.
 
 import { post } from "fallow/client.js";
 import {
@@ -8,6 +9,7 @@ import {
 
 const PAUSE_MS_MAX = 10_000;
 const SILENCES_MAX = 2.5; // heartbeats
+const SILENCE_MS_MIN = 3_000;
 const OVERDUE_MS = 1_500;
 const ASK_AGAIN_MS = 3_000;
 
@@ -39,7 +41,7 @@ export function connect() {
     heard();
     const message = JSON.parse(data);
     if (message.type === "hello") {
-      silence = message.heartbeat_seconds * 1000 * SILENCES_MAX;
+      silence = Math.max(SILENCE_MS_MIN, message.heartbeat_seconds * 1000 * SILENCES_MAX);
       setTime(message.time);
       begin(opened, send);
     } else if (message.type === "ack") {

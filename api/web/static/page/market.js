@@ -27,11 +27,10 @@ export function Market({ id }) {
       ${market.interconnect} · ${market.region}</p>
     <${Now} market=${market} tick=${known[0]} />
     <p><a class="action" href="#/bid/${id}">Place a bid</a></p>
-    <${Quote} market=${market} at=${known[0]?.tick} />
+    <div class="sides"><${Quote} market=${market} at=${known[0]?.tick} /><${Rules} market=${market} /></div>
     <${Auction} market=${market} known=${known} />
     <${Prices} market=${market} />
     <${Recent} market=${market} known=${known.slice(0, TABLE_TICKS)} />
-    <${Rules} market=${market} />
   `;
 }
 
@@ -133,7 +132,7 @@ function Recent({ market, known }) {
 function Rules({ market }) {
   const handicap = market.handicap_bps / 100;
   return html`<section>
-    <h2>The rules here</h2>
+    <h2>What you pay, and what happens when you are outbid</h2>
     <ul>
       <li>Every ${duration(market.tick_seconds)} all bids and offers meet and clear at one price. Who wins pays that
         price, whatever the limit was.</li>

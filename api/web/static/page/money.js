@@ -154,7 +154,7 @@ function Line({ statement, line }) {
     <h1>${line}</h1>
     ${found === null
       ? html`<p class="quiet">Reading the transfers…</p>`
-      : html`<table>
+      : html`<div class="wide" tabindex="0" role="group" aria-label="Table of transfers, scrolls sideways"><table>
           <thead><tr><th scope="col">Transfer</th><th scope="col">For</th><th scope="col">Booked, UTC</th><th scope="col" class="number">Amount</th></tr></thead>
           <tbody>
             ${found.map(
@@ -166,7 +166,7 @@ function Line({ statement, line }) {
               </tr>`,
             )}
           </tbody>
-        </table>`}
+        </table></div>`}
     ${found?.length === TRANSFERS_MAX && html`<p class="quiet">The newest ${TRANSFERS_MAX}.</p>`}
   `;
 }

@@ -108,7 +108,7 @@ function Books({ books }) {
   return html`<p>${books.ok ? "✓" : "✕"} ${books.checks.length - broken.length} of ${books.checks.length} hold, at ${clock(books.checked_at)} UTC.</p>
     <details open=${!books.ok}>
       <summary>Every check</summary>
-      <table>
+      <div class="wide" tabindex="0" role="group" aria-label="Table of checks, scrolls sideways"><table>
         <thead><tr><th scope="col">Check</th><th scope="col">Claim</th><th scope="col" class="number">Rows</th><th scope="col">Result</th></tr></thead>
         <tbody>
           ${books.checks.map(
@@ -118,7 +118,7 @@ function Books({ books }) {
             </tr>`,
           )}
         </tbody>
-      </table>
+      </table></div>
     </details>`;
 }
 

@@ -79,7 +79,7 @@ function Earned({ summary: { totals, data, from, to } }) {
     </dl>
     <details>
       <summary>By day</summary>
-      <table>
+      <div class="wide" tabindex="0" role="group" aria-label="Table by day, scrolls sideways"><table>
         <thead><tr><th scope="col">Day</th><th scope="col" class="number">Offered h</th><th scope="col" class="number">Leased h</th>
           <th scope="col" class="number">Paid</th><th scope="col" class="number">Fee</th><th scope="col" class="number">Net</th></tr></thead>
         <tbody>
@@ -91,7 +91,7 @@ function Earned({ summary: { totals, data, from, to } }) {
             </tr>`,
           )}
         </tbody>
-      </table>
+      </table></div>
       <p><a href="/v1/owner/summary?format=csv" download="earnings.csv">CSV</a></p>
     </details>`;
 }

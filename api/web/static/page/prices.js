@@ -52,7 +52,7 @@ export function Prices({ market }) {
       )}
     </p>
     <${PriceChart} candles=${candles} limits=${own.map(([limit]) => Number(limit))}
-      words=${lines ? `${words} Your limits, as dotted lines: ${lines}.` : words} />
+      words=${lines ? `${words} Your limits, dotted where they fit: ${lines}.` : words} />
     <${Table} market=${market} interval=${interval} candles=${candles} />
   </section>`;
 }

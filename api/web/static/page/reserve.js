@@ -52,14 +52,14 @@ function Answer({ found }) {
     ${found.verdict && html`<p>${VERDICTS[found.verdict]}</p>`}
     <details>
       <summary>How the floor is made up</summary>
-      <table>
+      <div class="wide" tabindex="0" role="group" aria-label="Table of the parts, scrolls sideways"><table>
         <thead><tr><th scope="col">Part</th><th scope="col">Working</th><th scope="col" class="number">per GPU·h</th></tr></thead>
         <tbody>
           ${found.short_run_floor.terms.map(
             (term) => html`<tr key=${term.name}><th scope="row">${term.name}</th><td>${term.working}</td><td class="number">${money(term.per_gpu_hour)}</td></tr>`,
           )}
         </tbody>
-      </table>
+      </table></div>
     </details>
     ${found.history && html`<${Ladder} history=${found.history} />`}
   `;
@@ -104,13 +104,15 @@ export function Unsold({ ids }) {
 }
 
 function Rungs({ found }) {
+  // Of reserves that sell the same, the highest says it all.
+  const shown = found.rungs.filter((rung, index) => rung.is_own || rung.sold_bps !== found.rungs[index + 1]?.sold_bps);
   return html`<div class="wide" tabindex="0" role="group" aria-label="Table of reserves, scrolls sideways"><table>
       <caption>${found.market}: of ${found.hours} hours of record, for each GPU</caption>
       <thead><tr><th scope="col" class="number">You get at least</th><th scope="col" class="number">Sells from</th>
         <th scope="col" class="number">Sold</th><th scope="col" class="number">Unsold hours</th>
         <th scope="col" class="number">Net per offered GPU·h</th><th scope="col">Which is</th></tr></thead>
       <tbody>
-        ${found.rungs.map(
+        ${shown.map(
           (rung) => html`<tr key=${rung.reserve_price_per_gpu_hour}>
             <th scope="row" class="number">${money(rung.reserve_price_per_gpu_hour)}</th>
             <td class="number">${money(rung.gross_reserve_price_per_gpu_hour)}</td>

@@ -143,7 +143,7 @@ function Hook({ hook, load }) {
       <button onClick=${drop}>Remove</button>
     </p>
     ${deliveries?.length > 0 &&
-    html`<table>
+    html`<div class="wide" tabindex="0" role="group" aria-label="Table of messages, scrolls sideways"><table>
       <thead><tr><th scope="col">Message</th><th scope="col">State</th><th scope="col" class="number">Attempts</th>
         <th scope="col">Last answer</th><th scope="col">UTC</th><td></td></tr></thead>
       <tbody>
@@ -155,6 +155,6 @@ function Hook({ hook, load }) {
           </tr>`,
         )}
       </tbody>
-    </table>`}
+    </table></div>`}
   </details>`;
 }

@@ -92,7 +92,7 @@ function ToFill({ quote, take }) {
       : `${gpus(quote.gpus)} would win now at ${money(quote.price_to_fill)}; the price is ${price(quote.clearing_price)}.`;
   return html`<p>${answer}</p>
     ${quote.suggested_limits.length > 0 &&
-    html`<p role="group" aria-label="Suggested limits">
+    html`<p class="choices" role="group" aria-label="Suggested limits">
       ${quote.suggested_limits.map(
         (one) => html`<button type="button" onClick=${() => take(one.limit)}>
           ${one.label}: ${money(one.limit)} <small>outbid within an hour: ${percent(one.interruption_probability)}, on ${count(one.samples)} samples</small>
@@ -131,9 +131,9 @@ function Same({ terms }) {
     .map(([name, value]) => `${name}=${typeof value === "string" ? `"${value}"` : value === true ? "True" : value}`);
   return html`<details>
     <summary>The same with curl and Python</summary>
-    <pre>curl -s -X POST ${location.origin}/v1/bids -H "Authorization: Bearer $KEY" \\
+    <pre tabindex="0" role="group" aria-label="With curl">curl -s -X POST ${location.origin}/v1/bids -H "Authorization: Bearer $KEY" \\
   -H "Content-Type: application/json" -d '${JSON.stringify(terms)}'</pre>
-    <pre>from fallow import Client
+    <pre tabindex="0" role="group" aria-label="With Python">from fallow import Client
 
 with Client("${location.origin}", key=KEY) as market:
     market.place_bid("${terms.market}", ${python.join(", ")})</pre>
