@@ -30,6 +30,8 @@ async def record(call: Call[Any, Any], scope: str, reply: Reply[Any], before: St
     principal = call.principal
     assert principal is not None
     answer = reply.kept or reply.answer
+    if "Idempotency-Replayed" in reply.headers:
+        before = None  # nothing was changed this time
     if answer is None:
         value = reply.value
         answer = Answer(reply.status, "", b"") if value is None else call.answer(reply.status, value)

@@ -48,9 +48,9 @@ async def create_market(call: Call[CreateMarketBody, NoQuery]) -> Reply[MarketVi
 @route("PATCH", "/v1/operator/markets/{market}", scope="operator:write", if_match="required", before=_market)
 async def amend_market(call: Call[AmendMarketBody, NoQuery]) -> Reply[MarketView]:
     """Change a market's beat and promises; a new tick length begins now; needs If-Match."""
+    version = call.required_version()
     if call.body == AmendMarketBody():
         raise Rejection("nothing_to_change", "expected at least one field")
-    version = call.required_version()
     settings = msgspec.structs.asdict(call.body)
     command = AmendMarket(call.path_part("market"), **settings, expected_version=version)
     return await call.submit(command, market_view)
@@ -104,10 +104,11 @@ async def amend_account(call: Call[AmendAccountBody, NoQuery]) -> Reply[AccountV
 
     What it loses it can ask for no more; what runs goes on.
     """
+    version = call.required_version()
     if call.body == AmendAccountBody():
         raise Rejection("nothing_to_change", "expected at least one field")
     roles: list[str] | None = None if call.body.roles is None else [*call.body.roles]
-    command = AmendAccount(call.path_part("account"), call.body.name, roles, call.required_version())
+    command = AmendAccount(call.path_part("account"), call.body.name, roles, version)
     return await call.submit(command, account_view)
 
 

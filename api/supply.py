@@ -194,13 +194,14 @@ async def get_offer(call: Call[NoBody, NoQuery]) -> Reply[OfferView]:
 @route("PATCH", "/v1/offers/{offer}", scope="supply:write", if_match="required")
 async def amend_offer(call: Call[AmendOfferBody, NoQuery]) -> Reply[OfferView]:
     """Change an offer's reserve or end; needs If-Match."""
+    version = call.required_version()
     if call.body == AmendOfferBody():
         raise Rejection("nothing_to_change", "expected at least one field")
     reserve = call.body.reserve_price_per_gpu_hour
     command = AmendOffer(
         call.path_part("offer"),
         call.account,
-        call.required_version(),
+        version,
         None if reserve is None else Price(reserve),
         call.body.available_until,
     )

@@ -29,6 +29,7 @@ from auction.units import (
     PRICE_MAX,
     Amount,
     Price,
+    format_microusd,
     gross_reserve,
 )
 from matching.types import CHAIN, NODE_GPUS
@@ -83,12 +84,14 @@ def price_on_grid(venue: Market, price: Price, pointer: str, *, minimum: int) ->
         )
     below = price - price % venue.price_increment
     if below != price:
+        step, above = venue.price_increment, below + venue.price_increment
         raise Rejection(
             "price_not_on_increment",
-            f"{price} microusd is not a multiple of the increment {venue.price_increment}",
+            f"expected a multiple of {format_microusd(step)}, found {format_microusd(price)}; "
+            f"the nearest are {format_microusd(below)} and {format_microusd(above)}",
             pointer=pointer,
             below=Price(below),
-            above=Price(below + venue.price_increment),
+            above=Price(above),
         )
 
 

@@ -78,6 +78,7 @@ def _run(directory: Path, user: str, command: list[str], file: int) -> int:
         taken = signal.sigtimedwait(WATCHED, LOOK_SECONDS)
         if taken is not None and taken.si_signo in PASSED_ON:
             _signal_group(process.pid, PASSED_ON[taken.si_signo])
+        _reap(process.pid)
     return status if status >= 0 else 128 - status
 
 
@@ -94,12 +95,23 @@ def _log(output: IO[bytes], path: Path) -> None:
             left -= min(left, len(chunk))
 
 
+def _reap(payload: int) -> None:
+    """Take note of orphans that have ended; they would stay in the table of processes till the end."""
+    for child in _children():
+        if child != payload:
+            os.waitpid(child, os.WNOHANG)
+
+
 def _sweep() -> None:
     """Kill what the payload left behind: orphans become children of this process, however deep they were."""
-    while children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        for child in map(int, children):
+    while children := _children():
+        for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 if __name__ == "__main__":

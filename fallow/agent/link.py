@@ -6,6 +6,7 @@ import aiohttp
 import msgspec
 
 from api.wire import ProblemView
+from fallow.agent.market_clock import MarketClock
 
 REQUEST_SECONDS_MAX = 10.0
 
@@ -25,8 +26,12 @@ class Refused(Exception):
 class Link:
     """Requests to one market with one key."""
 
-    def __init__(self, session: aiohttp.ClientSession, server: str, key: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, server: str, key: str, clock: MarketClock | None = None
+    ) -> None:
+        """`clock` is told the time of every answer."""
         self._session = session
+        self._clock = clock
         self._server = server.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"}
 
@@ -37,12 +42,15 @@ class Link:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX + wait_seconds)
         data = None if body is None else msgspec.json.encode(body)
         headers = self._headers if data is None else self._headers | {"Content-Type": "application/json"}
+        asked_us = 0 if self._clock is None else self._clock.own_us()
         try:
             async with self._session.request(
                 method, f"{self._server}{path}", data=data, headers=headers, timeout=timeout
             ) as response:
                 raw = await response.read()
                 status = response.status
+                if self._clock is not None and "Date" in response.headers:
+                    self._clock.hear(response.headers["Date"], asked_us, self._clock.own_us())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ContactLost(str(error) or type(error).__name__) from error
         if status < 300:

@@ -3,7 +3,7 @@
 It acts on states, not on messages (reconcile.py), writes down what it is about to do before it does it, and
 tells what it has done until the market has taken it. Out of reach of the market it goes on: payloads run,
 known notices keep their time, reports wait. GPUs that do not come back clean are fenced until their owner
-says otherwise. `reclaim_at` is compared with this machine's clock: keep it set.
+says otherwise. `reclaim_at` is by the market's clock (market_clock.py).
 """
 
 import asyncio

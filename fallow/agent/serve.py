@@ -14,10 +14,10 @@ import aiohttp
 from aiohttp import web
 from msgspec import Struct
 
-from auction.clock import SystemClock
 from fallow.agent.containers import ContainerDriver
 from fallow.agent.inventory import find_inventory
 from fallow.agent.link import Link
+from fallow.agent.market_clock import MarketClock
 from fallow.agent.metadata import metadata_app
 from fallow.agent.node import Agent, read_journal
 from fallow.agent.payloads import Driver, ExecDriver
@@ -64,9 +64,10 @@ async def serve(options: Options) -> None:
         journal.save()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        link = Link(session, options.server, options.key)
+        clock = MarketClock()
+        link = Link(session, options.server, options.key, clock)
         driver = _driver(options)
-        agent = Agent(link, journal, inventory, gpus, SystemClock(), hooks=options.hooks, driver=driver)
+        agent = Agent(link, journal, inventory, gpus, clock, hooks=options.hooks, driver=driver)
         port = None
         if options.metadata_port is not None:
             runner = web.AppRunner(metadata_app(lambda: agent.held), access_log=None)

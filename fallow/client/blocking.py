@@ -247,7 +247,11 @@ class Client:
         return self._iterate(self._client.ledger())
 
     def stream(self, **channels: Any) -> "Iterator[Message]":
-        """Yield messages for ever; stop by leaving the loop, or by Ctrl-C."""
+        """Yield what AsyncClient.stream does, for ever; stop by leaving the loop, or by Ctrl-C.
+
+        `markets=[...]` gives a Tick of each market at each tick, `account=True` an event of your account with
+        its `event` and `data`; with both, tell them apart by isinstance.
+        """
         from fallow.client.following import followed
 
         return followed(self._client.stream(**channels))

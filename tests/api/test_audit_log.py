@@ -96,6 +96,12 @@ async def test_a_changed_setting_is_written_down_with_what_it_was(venue):
         newest, *_ = await entries(venue, venue.operator, "/v1/operator/audit-log")
         before = json.loads(newest["before"] or "{}")
         assert (before.get(name), answer[name]) == (was, becomes), path
+    twice = {"If-Match": '"4"', "Idempotency-Key": "once"}
+    for was in (7, None):
+        await venue.ok("PATCH", market, venue.operator, {"notice_seconds": 8}, **twice)
+        newest, *_ = await entries(venue, venue.operator, "/v1/operator/audit-log")
+        before = json.loads(newest["before"] or "{}")
+        assert before.get("notice_seconds") == was, "a repeat changes nothing"
     made = await venue.ok("POST", "/v1/keys", venue.buyer, {"name": "bot", "scopes": ["bids:read"]})
     newest, *_ = await entries(venue, venue.buyer)
     assert (newest["subject"], newest["before"]) == (made["id"], None), "there was nothing before"

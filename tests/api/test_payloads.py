@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from auction.clock import SystemClock
 from fallow.agent.inventory import FakeInventory
 from fallow.agent.link import Link
+from fallow.agent.market_clock import MarketClock
 from fallow.agent.node import Agent, read_journal
 from fallow.agent.payloads import ExecDriver
 from tests.api.conftest import MARKET, serving
@@ -65,13 +65,14 @@ def told(home):
 
 
 @asynccontextmanager
-async def running(venue, home):
+async def running(venue, home, clock=None):
+    clock = clock or MarketClock()
     journal = read_journal(home / "state", venue.node)
     inventory = FakeInventory(8)
     driver = ExecDriver(home / "payloads", RUN_AS)
     async with aiohttp.ClientSession() as session:
-        link = Link(session, str(venue.client.make_url("/")), venue.owner)
-        agent = Agent(link, journal, inventory, inventory.gpus(), SystemClock(), driver=driver)
+        link = Link(session, str(venue.client.make_url("/")), venue.owner, clock)
+        agent = Agent(link, journal, inventory, inventory.gpus(), clock, driver=driver)
         task = asyncio.create_task(agent.run())
         try:
             yield agent
@@ -146,6 +147,25 @@ async def test_a_notice_sends_sigterm_and_a_payload_that_obeys_pays_no_longer(ve
         done = await ended(venue, lease["id"])
         assert done["end_reason"] == "test"
         assert done["ended_at"] < notice["reclaim_at"], "it was ready early"
+        assert "saved" in told.read_text()
+
+
+class FastClock(MarketClock):
+    """A clock that somebody has set ten minutes ahead."""
+
+    def __init__(self):
+        super().__init__()
+        self._offset_us += 600_000_000
+
+
+async def test_a_node_whose_clock_is_wrong_still_gives_the_whole_notice(venue, home, told):
+    script = 'trap "sleep 1; echo saved >> $TOLD; exit 0" TERM; echo up >> $TOLD; while :; do sleep 0.1; done'
+    async with running(venue, home, FastClock()):
+        await venue.place(gpus=1, payload=shell(script, TOLD=str(told)))
+        lease = await venue.lease_in("running")
+        await written(told, "up")
+        await venue.ok("POST", f"/v1/leases/{lease['id']}/test-notice", venue.buyer)
+        await ended(venue, lease["id"])
         assert "saved" in told.read_text()
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fallow.agent.hooks import HookFailed, Order, run_hook
 from fallow.agent.inventory import NoGpus, SmiInventory, find_inventory
 from fallow.agent.journal import Held, Journal, Phase, Report
+from fallow.agent.market_clock import MarketClock
 from fallow.agent.reconcile import Act, Wanted, steps
 
 
@@ -171,3 +172,29 @@ print(json.dumps({'connect': {'host': 'x'}}))
     async with asyncio.timeout(10):
         while not (tmp_path / "survived").exists():
             await asyncio.sleep(0.1)
+
+
+SECOND = 1_000_000
+NOON = "Sun, 29 Nov 2026 12:00:00 GMT"
+NOON_US = 1_795_953_600 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "corrected"),  # seconds by the node's clock, from noon
+    [
+        (0.2, 0.3, 0),  # within the second that the date names
+        (-5, 5, 0),  # a long poll says little
+        (-3.5, -3, 3),  # at least three seconds behind
+        (9.5, 10, -8.5),  # at least so much ahead
+        (600, 600.1, -599),
+    ],
+)
+def test_a_date_corrects_a_clock_as_far_as_it_must(asked, answered, corrected):
+    clock = MarketClock()
+    clock.hear(NOON, NOON_US + int(asked * SECOND), NOON_US + int(answered * SECOND))
+    assert clock._ahead_us == corrected * SECOND
+    clock.hear("no date", 0, 0)
+    clock.hear(NOON, NOON_US + int((asked - 30) * SECOND), NOON_US + int((answered + 30) * SECOND))
+    assert clock._ahead_us == corrected * SECOND, "what says less changes nothing"
+    before_us = clock.own_us()
+    assert before_us <= clock.now_us() - corrected * SECOND <= clock.own_us()

@@ -35,7 +35,8 @@ match sys.argv[1:]:
     case ["stop", "--time", _, name]:
         of(name).write_text("true 0" if (here / "stuck").exists() else "false 143")
     case ["port", name, "22/tcp"]:
-        print("0.0.0.0:49153\\n[::]:49153")
+        if not (here / "unpublished").exists():
+            print("0.0.0.0:49153\\n[::]:49153")
     case ["rm", "--force", "--volumes", name]:
         of(name).unlink()
     case _:
@@ -97,6 +98,14 @@ async def test_ssh_alone_gets_the_default_image_and_tells_where_to_go(docker):
     assert connect == {"host": "gpu.example.org", "port": "49153", "user": "root"}
     (call,) = docker.calls("run")
     assert call[-1] == "base:1" and "PUBLIC_KEY=ssh-ed25519 AAAA me" in call and "--gpus" not in call
+
+
+async def test_a_port_that_is_not_published_is_refused_not_tried_for_ever(docker):
+    """podman says nothing and ends with 0."""
+    (docker.directory / "unpublished").touch()
+    with pytest.raises(PayloadRefused, match="not published") as refused:
+        await docker.driver(default_image="base:1").start(job(None, "ssh-ed25519 AAAA me"))
+    assert refused.value.exit_code == 125
 
 
 async def test_its_end_is_sigterm_then_its_grace_and_it_can_be_asked_twice(docker):

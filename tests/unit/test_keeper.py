@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from fallow.agent import keeper
 
@@ -37,3 +38,33 @@ def test_the_kill_is_heard_however_soon_it_follows_the_notice(tmp_path):
             while kept.poll() is None:
                 kept.send_signal(signal.SIGUSR1)
                 time.sleep(0.1)
+
+
+ORPHANS = 20
+LEAVES_ORPHANS = f'for n in $(seq {ORPHANS}); do sh -c "sleep 0.05 &"; done; touch up; sleep 60'
+
+
+def state_and_parent(pid):
+    """Return a process's state letter and its parent's pid; nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return None, None
+
+
+def test_what_a_payload_orphans_is_gone_when_it_ends_not_when_the_payload_does(tmp_path):
+    """A payload of days that starts helpers in the background must not fill the table of processes."""
+    kept = start(tmp_path, LEAVES_ORPHANS)
+    try:
+        deadline = time.monotonic() + 8
+        while True:
+            children = Path(f"/proc/{kept.pid}/task/{kept.pid}/children").read_text().split()
+            if len(children) == 1:
+                break
+            assert time.monotonic() < deadline, [state_and_parent(child) for child in children]
+            time.sleep(0.05)
+        assert kept.poll() is None and state_and_parent(children[0])[0] == "S", "the payload runs on"
+    finally:
+        kept.send_signal(signal.SIGUSR1)
+        kept.wait(10)
+    assert (tmp_path / "exit").read_text() == "137"
