@@ -91,25 +91,28 @@ class Trials:
         expected = await self._trial(name, None)
         if expected is None:
             return
+        undisturbed = self._seen  # a cut may make more of them, which a whole run cuts too
         for k in range(1, FLUSHES_MAX):
-            reached = False
-            for fate in plan.fates:
-                if plan.dice.random() >= plan.share:
-                    reached = True
-                    continue
-                found = await self._trial(name, (k, fate))
-                if self._seen < k:
-                    continue
-                reached = True
-                self.cuts += 1
-                if found is not None and found != expected:
-                    off = {key: (found[key], expected[key]) for key in found | expected
-                           if found[key] != expected[key]}  # fmt: skip
-                    self.violations.append(f"{name}, flush {k} {fate.value}: (found, expected) {off}")
-            if not reached:
+            if plan.share < 1 and k > undisturbed:
+                return
+            fates = [fate for fate in plan.fates if plan.dice.random() < plan.share]
+            reached = [await self._cut(name, (k, fate), expected) for fate in fates]
+            if fates and not any(reached):
                 self.flushes[name] = k - 1
                 return
         self.violations.append(f"{name} has {FLUSHES_MAX} flushes and more")
+
+    async def _cut(self, name: str, cut: tuple[int, Fate], expected: Counter[str]) -> bool:
+        """Carry one operation out with a cut; return whether it had so many flushes."""
+        found = await self._trial(name, cut)
+        if self._seen < cut[0]:
+            return False
+        self.cuts += 1
+        if found is not None and found != expected:
+            kinds = sorted(kind for kind in found | expected if found[kind] != expected[kind])
+            off = {kind: (found[kind], expected[kind]) for kind in kinds}
+            self.violations.append(f"{name}, flush {cut[0]} {cut[1].value}: (found, expected) {off}")
+        return True
 
     async def _trial(self, name: str, cut: tuple[int, Fate] | None) -> Counter[str] | None:
         """Carry one operation out; return what it left, None where it never came to a good answer."""
@@ -165,7 +168,6 @@ class Trials:
         probe = KeyedRequest("acct_nobody", "probe", b"")
         with suppress(Unavailable):
             await engine.submit([], encode=lambda _: Answer(503, "", b""), keyed=probe)
-
         await self._ready()
 
     async def _ready(self) -> None:
