@@ -92,7 +92,9 @@ class PostgresStore:
         try:
             connection = await self._connect()
             self._connection = connection
-            if not await connection.fetchval(
+            if self._epoch > 0:
+                await self._lock_again(connection)
+            elif not await connection.fetchval(
                 "SELECT pg_try_advisory_lock($1, $2)", ADVISORY_LOCK, self._shard_id
             ):
                 raise Fenced(f"another engine is running on shard {self._shard_id} of this database")
@@ -181,7 +183,10 @@ class PostgresStore:
         """Get a new connection and the lock again, at the same epoch."""
         connection = await self._connect()
         self._connection = connection
-        # The old session may live a moment longer than its socket.
+        await self._lock_again(connection)
+
+    async def _lock_again(self, connection: Connection) -> None:
+        """Wait for the lock that this store had: its old session may live a moment longer than its socket."""
         await connection.execute("SET lock_timeout = '2s'")
         try:
             await connection.execute("SELECT pg_advisory_lock($1, $2)", ADVISORY_LOCK, self._shard_id)

@@ -12,6 +12,7 @@ import random
 import tempfile
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.proof.promise import Outcome, Promise, Size
 from tests.simulation.driver import START_US
 
 SHORT_OPERATIONS = ("tick", "place_bid", "create_webhook")
+SHORT_SHARE = 0.3  # of their cuts
 FLUSHES_MAX = 60  # of one operation; more means that the loop does not end
 ANSWER_SECONDS = 20.0
 RETRIED = frozenset({409, 503})
@@ -41,11 +43,21 @@ TABLES = (
 VERSIONED = ("targets", "webhook_endpoints")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How each flush is cut, and which share of the cuts is made."""
+
+    dice: random.Random
+    fates: tuple[Fate, ...] = (Fate.CUT_BEFORE, Fate.CUT_AFTER)
+    share: float = 1.0
+
+
 class Trials:
     """One server behind one proxy, and what was found so far."""
 
-    def __init__(self, stage: Stage, proxy: Proxy, direct: Database) -> None:
-        self.stage = stage
+    stage: Stage
+
+    def __init__(self, proxy: Proxy, direct: Database) -> None:
         self.proxy = proxy
         self.direct = direct
         self.cuts = 0
@@ -74,33 +86,37 @@ class Trials:
         finally:
             await connection.close()
 
-    async def run(self, name: str, sample: random.Random | None = None, share: float = 1.0) -> None:
+    async def run(self, name: str, plan: Plan) -> None:
         """Cut every flush of one operation both ways, or a drawn share of them."""
         expected = await self._trial(name, None)
         if expected is None:
             return
+        undisturbed = self._seen  # a cut may make more of them, which a whole run cuts too
         for k in range(1, FLUSHES_MAX):
-            reached = False
-            for fate in (Fate.CUT_BEFORE, Fate.CUT_AFTER):
-                if sample is not None and sample.random() >= share:
-                    reached = True
-                    continue
-                found = await self._trial(name, (k, fate))
-                if self._seen < k:
-                    continue
-                reached = True
-                self.cuts += 1
-                if found is not None and found != expected:
-                    off = {key: (found[key], expected[key]) for key in found | expected
-                           if found[key] != expected[key]}  # fmt: skip
-                    self.violations.append(f"{name}, flush {k} {fate.value}: (found, expected) {off}")
-            if not reached:
+            if plan.share < 1 and k > undisturbed:
+                return
+            fates = [fate for fate in plan.fates if plan.dice.random() < plan.share]
+            reached = [await self._cut(name, (k, fate), expected) for fate in fates]
+            if fates and not any(reached):
                 self.flushes[name] = k - 1
                 return
         self.violations.append(f"{name} has {FLUSHES_MAX} flushes and more")
 
+    async def _cut(self, name: str, cut: tuple[int, Fate], expected: Counter[str]) -> bool:
+        """Carry one operation out with a cut; return whether it had so many flushes."""
+        found = await self._trial(name, cut)
+        if self._seen < cut[0]:
+            return False
+        self.cuts += 1
+        if found is not None and found != expected:
+            kinds = sorted(kind for kind in found | expected if found[kind] != expected[kind])
+            off = {kind: (found[kind], expected[kind]) for kind in kinds}
+            self.violations.append(f"{name}, flush {cut[0]} {cut[1].value}: (found, expected) {off}")
+        return True
+
     async def _trial(self, name: str, cut: tuple[int, Fate] | None) -> Counter[str] | None:
         """Carry one operation out; return what it left, None where it never came to a good answer."""
+        await self._ready()
         await self.stage.clear()
         request = await OPERATIONS[name](self.stage)
         await self._cool()
@@ -152,16 +168,20 @@ class Trials:
         probe = KeyedRequest("acct_nobody", "probe", b"")
         with suppress(Unavailable):
             await engine.submit([], encode=lambda _: Answer(503, "", b""), keyed=probe)
+        await self._ready()
+
+    async def _ready(self) -> None:
+        """Return when the engine has its storage."""
 
         async def ready() -> bool:
             self.stage.wait_once_more()
-            return engine.is_ready
+            return self.stage.venue.engine.is_ready
 
         await self.stage.venue.until(ready, "the engine after a cut")
 
 
-async def cut_everywhere(names: tuple[str, ...], sample: random.Random | None, share: float) -> Trials:
-    """Run the trials of these operations; ends with the audit and the replay."""
+async def cut_everywhere(names: tuple[str, ...], plan: Plan) -> Trials:
+    """Run the trials of these operations; what audit and replay object to is a violation too."""
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         direct = await stack.enter_async_context(open_database(url=None, data_dir=directory / "data"))
@@ -172,27 +192,26 @@ async def cut_everywhere(names: tuple[str, ...], sample: random.Random | None, s
         config = Config(
             port=0, is_demo=True, sends_webhooks=False, node_degraded_seconds=1e6, node_offline_seconds=2e6
         )
-        venue = await stack.enter_async_context(serving(proxy.database, config, clock=clock))
-        stage = Stage(venue, clock)
-        await stage.open()
-        trials = Trials(stage, proxy, direct)
-        for name in names:
-            await trials.run(name, sample, share)
+        trials = Trials(proxy, direct)
+        try:
+            async with serving(proxy.database, config, clock=clock) as venue:
+                trials.stage = Stage(venue, clock)
+                await trials.stage.open()
+                for name in names:
+                    await trials.run(name, plan)
+        except AssertionError as failed:  # of the audit or the replay, or of a market that came to a stop
+            trials.violations.append(f"afterwards: {str(failed)[:2_000]}")
         return trials
 
 
-def run(size: Size, seed: int, names: tuple[str, ...] | None = None) -> Outcome:
+def run(size: Size, seed: int) -> Outcome:
     """Cut every operation everywhere; the short form a few of them."""
-    if names is None:
-        names = SHORT_OPERATIONS if size is Size.SHORT else tuple(OPERATIONS)
-    sample = random.Random(seed) if size is Size.SHORT else None
-    try:
-        trials = asyncio.run(cut_everywhere(names, sample, 0.5))
-    except AssertionError as failed:  # the audit or the replay, with what they found
-        return Outcome(False, f"the books after the cuts: {failed}")
-    figure = (
-        f"{trials.cuts} cuts of {len(names)} operations, {len(trials.violations)} without exactly one effect"
-    )
+    is_short = size is Size.SHORT
+    names = SHORT_OPERATIONS if is_short else tuple(OPERATIONS)
+    plan = Plan(random.Random(seed), share=SHORT_SHARE if is_short else 1.0)
+    trials = asyncio.run(cut_everywhere(names, plan))
+    wrong = len(trials.violations)
+    figure = f"{trials.cuts} cuts of {len(names)} operations, {wrong} without exactly one effect"
     if trials.violations:
         figure += ": " + "; ".join(trials.violations[:5])
     return Outcome(not trials.violations and trials.cuts > 0, figure)
@@ -209,7 +228,7 @@ PROMISES = [
 ]
 
 
-def report(names: tuple[str, ...], seed: int = 1) -> dict[str, Any]:
-    """Return what full trials of some operations found, for a look at one operation."""
-    trials = asyncio.run(cut_everywhere(names, None, 1.0))
+def report(names: tuple[str, ...], fates: tuple[Fate, ...] = Plan.fates) -> dict[str, Any]:
+    """Return what all cuts of some operations found, for a look at one of them."""
+    trials = asyncio.run(cut_everywhere(names, Plan(random.Random(0), fates)))
     return {"cuts": trials.cuts, "flushes": trials.flushes, "violations": trials.violations}

@@ -1,5 +1,7 @@
 """The store's conformance suite: the same promises on PostgreSQL and in memory."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -119,6 +121,19 @@ async def test_a_second_engine_cannot_start_beside_a_live_one(server):
         await second.acquire()
     await second.close()
     await first.close()
+
+
+async def test_a_store_waits_for_its_own_old_session_and_is_not_fenced_by_it(server):
+    """A session lives on for a while behind a lost socket: here it sleeps, and holds the shard's lock."""
+    database = await server.new_database()
+    store = database.store()
+    await store.acquire()
+    busy = asyncio.create_task(store._writer().execute("SELECT pg_sleep(0.7)"))
+    await asyncio.sleep(0.1)
+    await store.acquire()
+    await asyncio.gather(busy, return_exceptions=True)
+    assert (await store.load()).seq == 0
+    await store.close()
 
 
 async def test_answers_are_kept_with_their_request(open_store):
