@@ -7,6 +7,7 @@ the same key (P4), with the sequence numbers of their events (P11).
 
 import asyncio
 import random
+from contextlib import suppress
 from decimal import Decimal
 
 import aiohttp
@@ -228,10 +229,8 @@ class SlowReader(Person):
     async def run(self):
         async with aiohttp.ClientSession() as self.session:
             while not self.world.is_closing:
-                try:
+                with suppress(aiohttp.ClientError, TimeoutError, OSError):
                     await self.listen()
-                except (aiohttp.ClientError, TimeoutError, OSError):
-                    self.world.sometimes("slow reader cut off")
                 await self.rest(5, 60)
 
     async def listen(self):
@@ -239,12 +238,13 @@ class SlowReader(Person):
             await socket.send_json({"type": "auth", "id": 1, "key": self.key})
             channels = {"type": "subscribe", "id": 2, "channels": ["account", "markets"], "after_seq": 0}
             await socket.send_json(channels)
-            await socket.receive(timeout=30)
-            await self.rest(60, 3_600)
-            async with asyncio.timeout(60):
-                while not (await socket.receive()).type.name.startswith("CLOS"):
-                    pass
-            self.world.sometimes("slow reader cut off")
+            transport = socket._response.connection.transport
+            transport.pause_reading()
+            for _ in range(60):
+                await self.rest(30, 120)
+                if transport.is_closing():
+                    self.world.sometimes("slow reader cut off")
+                    return
 
 
 class Receiver:

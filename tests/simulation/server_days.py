@@ -42,19 +42,21 @@ EXPECTED = (
     "database down", "server killed", "server stopped", "server stalled", "rival server", "wall clock stepped",
     "owner vanished", "same key at once", "same key again", "same key, other body", "key in progress",
     "client gave up", "event heard", "webhook heard", "webhook refused", "slow reader held back",
-    "slow reader cut off", "notice", "preempted",
+    "slow reader cut off", "notice told in time", "preempted",
 )  # fmt: skip
 
 
 class ServerDays:
     """One world of one seed."""
 
-    def __init__(self, seed, *, has_faults=True):
+    def __init__(self, seed, *, calm_seconds=1_800):
+        """Something big breaks every `calm_seconds` on average, nothing at all for None."""
         self.seed = seed
+        self.calm_seconds = calm_seconds
         self.dice = random.Random(f"world {seed}")
         self.coverage = Coverage(EXPECTED)
         self.sometimes = self.coverage.sometimes
-        self.has_faults = has_faults
+        self.has_faults = calm_seconds is not None
         self.oracle = Oracle()
         self.outbox = OutboxRows()
         self.acts = []
@@ -72,7 +74,7 @@ class ServerDays:
         logging.disable(logging.CRITICAL)
         asyncio.set_event_loop(loop)
         try:
-            with machine_of(loop, self.seed) as self.time, tempfile.TemporaryDirectory() as self.state_dir:
+            with machine_of(loop, self.seed) as self.time, _scratch() as self.state_dir:
                 self.loop = loop
                 loop.run_until_complete(self._live(days))
                 self._check_end()
@@ -83,6 +85,10 @@ class ServerDays:
             loop.bury()
             asyncio.set_event_loop(None)
             logging.disable(level)
+
+    @property
+    def steps(self):
+        return self.requests
 
     def now_us(self):
         return self.oracle.core.now_us
@@ -146,15 +152,14 @@ class ServerDays:
         late_us = self.now_us() - 120 * SECOND
         for notice in self.database.shard.rows[Notice].values():
             is_fair = since_us <= notice.issued_at_us <= late_us
-            is_live = notice.state is NoticeState.ISSUED
-            if notice.account in watched and is_fair and is_live:
+            is_kept = notice.closed_at_us is None or notice.closed_at_us >= notice.reclaim_at_us
+            if notice.account in watched and is_fair and is_kept and notice.state is not NoticeState.WITHDRAWN:
+                self.sometimes("notice told in time")
                 heard_us = self.receiver.heard_us.get(notice.id)
                 assert heard_us is not None and heard_us < notice.reclaim_at_us, f"P8: {notice.id} untold"
 
     def _check_end(self):
         self.oracle.check_end([bot.account for bot in self.bots])
-        for notice in self.oracle.witness.notices:
-            self.sometimes("notice", bool(notice))
         for lease in self.oracle.witness.leases.values():
             if lease.end_reason == "outbid":
                 self.sometimes("preempted")
@@ -185,6 +190,8 @@ class ServerDays:
             for number, maker in enumerate(makers)
         ]
         self.bots = self.people[:3]
+        # It reads what a busy account is told from the first event on: more than fits between two ends.
+        self.people[5].account, self.people[5].key = self.bots[0].account, self.bots[0].key
         for person in self.people:
             await engine.execute(Deposit(random_id("dep"), person.account, 2_000_000_000))
         owner = Owner(self, "Owner", *await self._account(engine, "owner"))
@@ -263,7 +270,7 @@ class ServerDays:
         """Every now and then something breaks."""
         acts = [self._kill, self._kill, self._stop, self._stall, self._rival, self._set_clock, self._fail_database]
         while True:
-            await asyncio.sleep(self.dice.expovariate(1 / 1_800))
+            await asyncio.sleep(self.dice.expovariate(1 / self.calm_seconds))
             await self.dice.choice(acts)()
 
     async def _kill(self):
@@ -299,3 +306,9 @@ class ServerDays:
         self.database.is_down = True
         await asyncio.sleep(self.dice.uniform(1, 60))
         self.database.is_down = False
+
+
+def _scratch():
+    """Agents' journals go where writing through to the disk costs nothing, if there is such a place."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
