@@ -20,6 +20,7 @@ from tests.simulation.server import URL
 
 MARKET = "h100.sim"
 REQUEST_SECONDS_MAX = 30.0
+BIDS_MAX = 8  # of one person at a time: a market that stays in motion
 NOT_DEFINITE = frozenset({429, 503})
 NOT_KEPT = frozenset({401, 422, 429, 503})
 
@@ -92,7 +93,7 @@ class Bot(Person):
                 await self.rest(5, 60)
 
     async def act(self):
-        roll = self.dice.random()
+        roll = self.dice.random() if len(self.bids) < BIDS_MAX else 1.0
         if roll < 0.55 or not self.bids:
             terms = {
                 "market": MARKET,
@@ -166,7 +167,8 @@ class Buyer(Person):
             await asyncio.gather(following, return_exceptions=True)
 
     async def act(self):
-        roll, market = self.dice.random(), self.market
+        roll = self.dice.random() if len(self.bids) < BIDS_MAX else 1.0
+        market = self.market
         self.world.requests += 1
         if roll < 0.4 or not self.bids:
             limit = Decimal(self.dice.randint(60, 350)) / 100

@@ -6,9 +6,9 @@ from tests.simulation.core_days import DAYS_PER_SEED, CoreDays
 from tests.simulation.lives import FULL_CALM_SECONDS, SHORT_CALM_SECONDS, live_all, processors
 from tests.simulation.server_days import ServerDays
 
-CORE_DAYS = {Size.SHORT: 16, Size.FULL: 10_000}
+CORE_DAYS = {Size.SHORT: 10, Size.FULL: 10_000}
 SERVER_SEEDS = {Size.SHORT: 2, Size.FULL: 200}
-SERVER_DAYS = {Size.SHORT: 0.1, Size.FULL: 1}
+SERVER_DAYS = {Size.SHORT: 0.08, Size.FULL: 1}
 CALM_SECONDS = {Size.SHORT: SHORT_CALM_SECONDS, Size.FULL: FULL_CALM_SECONDS}
 TWICE_SEEDS = {Size.SHORT: 1, Size.FULL: 10}
 PLANT_SEEDS = 4
