@@ -89,7 +89,7 @@ class MemoryStore:
         balances = self._checked_balances(changes)
         charged = self._checked_charges(changes.transfers)
         self._check_usage(changes.usage)
-        slots = self._checked_slots(changes.leases)
+        slots = self._checked_slots(dict(rows)[Lease])  # as they were encoded: the structs may be ahead
 
         for entry in changes.journal:
             shard.journal.append(entry)

@@ -41,7 +41,12 @@ class Network:
         process = PROCESS.get()
         self.listeners[name] = (protocol_factory, process)
         process.listening.append(name)
-        return Listening(self, name)
+        return Listening(self, name, process)
+
+    def close(self, name, process):
+        """Listen no more, unless somebody else has taken the name meanwhile."""
+        if self.listeners.get(name, (None, None))[1] is process:
+            del self.listeners[name]
 
     async def connect(self, protocol_factory, name):
         self._count += 1
@@ -68,13 +73,14 @@ class Network:
 class Listening:
     """What `create_server` returns."""
 
-    def __init__(self, network, name):
+    def __init__(self, network, name, process):
         self._network = network
         self._name = name
+        self._process = process
         self.sockets = ()
 
     def close(self):
-        self._network.listeners.pop(self._name, None)
+        self._network.close(self._name, self._process)
 
     async def wait_closed(self):
         """It is closed at once."""
@@ -236,6 +242,7 @@ class MemoryTransport(asyncio.Transport):
         self._is_over = self._is_closing = True
         if self in self.process.transports:
             self.process.transports.remove(self)
-        self.protocol.connection_lost(error)
+        # In the next turn, as every loop does: whoever was just woken by data runs before.
+        self.context.run(self.loop.call_soon, self.protocol.connection_lost, error)
         if not self.peer._is_over:
             self.peer._push(None, self.loop.time() + DELAY_SECONDS[1])

@@ -12,6 +12,7 @@ import aiohappyeyeballs
 
 from api import agent as agent_routes
 from api import heartbeats
+from api import stream as socket_routes
 from auction import clock, ids
 from fallow.agent import node as agent
 from fallow.client import transport
@@ -22,6 +23,7 @@ STRETCHED = (
     (agent, "LOOK_SECONDS", 2.0),
     (agent, "POLL_SECONDS", 50),
     (heartbeats, "WATCH_SECONDS", 3.0),
+    (socket_routes, "REVOCATION_CHECK_SECONDS", 10.0),
 )
 
 

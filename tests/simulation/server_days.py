@@ -1,4 +1,4 @@
-"""Days of the whole server: its people, its faults from the seed, and an hour of fair weather at the end.
+"""Days of the whole server: its people, its faults from the seed, and fair weather at the end.
 
 Everything runs on one loop in virtual time; one seed is one history. In fair weather everybody must get on:
 definite answers for all, ticks on time, notices told before their deadline.
@@ -33,7 +33,8 @@ from tests.simulation.server import URL, Server
 from tests.simulation.virtual_loop import Process, VirtualLoop
 
 TICK_SECONDS = 60
-FAIR_SECONDS = 3_600
+SETTLE_SECONDS = 600
+FAIR_SECONDS = 1_500
 DAY_SECONDS = 86_400
 NOTICE_KINDS = ("notice.issued", "notice.withdrawn", "lease.started", "lease.ended")
 
@@ -42,19 +43,21 @@ EXPECTED = (
     "database down", "server killed", "server stopped", "server stalled", "rival server", "wall clock stepped",
     "owner vanished", "same key at once", "same key again", "same key, other body", "key in progress",
     "client gave up", "event heard", "webhook heard", "webhook refused", "slow reader held back",
-    "slow reader cut off", "notice", "preempted",
+    "slow reader cut off", "notice told in time", "preempted",
 )  # fmt: skip
 
 
 class ServerDays:
     """One world of one seed."""
 
-    def __init__(self, seed, *, has_faults=True):
+    def __init__(self, seed, *, calm_seconds=1_800):
+        """Something big breaks every `calm_seconds` on average, nothing at all for None."""
         self.seed = seed
+        self.calm_seconds = calm_seconds
         self.dice = random.Random(f"world {seed}")
         self.coverage = Coverage(EXPECTED)
         self.sometimes = self.coverage.sometimes
-        self.has_faults = has_faults
+        self.has_faults = calm_seconds is not None
         self.oracle = Oracle()
         self.outbox = OutboxRows()
         self.acts = []
@@ -64,7 +67,7 @@ class ServerDays:
         self.nodes = []
 
     def run(self, days):
-        """Live through so many days and an hour; return the hash. Raises AssertionError."""
+        """Live through so many days, and fair weather after them; return the hash. Raises AssertionError."""
         loop = VirtualLoop()
         weather = Weather(self.sometimes)
         self.network = loop.network = Network(loop, self.seed, weather)
@@ -72,7 +75,7 @@ class ServerDays:
         logging.disable(logging.CRITICAL)
         asyncio.set_event_loop(loop)
         try:
-            with machine_of(loop, self.seed) as self.time, tempfile.TemporaryDirectory() as self.state_dir:
+            with machine_of(loop, self.seed) as self.time, _scratch() as self.state_dir:
                 self.loop = loop
                 loop.run_until_complete(self._live(days))
                 self._check_end()
@@ -83,6 +86,10 @@ class ServerDays:
             loop.bury()
             asyncio.set_event_loop(None)
             logging.disable(level)
+
+    @property
+    def steps(self):
+        return self.requests
 
     def now_us(self):
         return self.oracle.core.now_us
@@ -123,17 +130,17 @@ class ServerDays:
                 work.result()
 
     async def _mend(self, keepers):
-        """Fair weather for an hour: everything must come right, and everybody come to an end."""
+        """Fair weather: after a while everything must come right, and everybody come to an end."""
         for gremlin in keepers[2:]:
             gremlin.cancel()
         self.network.weather.is_fair = True
         self.database.lost = self.database.unknown = self.database.slow = 0.0
         self.database.is_down = False
-        await self._watch(FAIR_SECONDS / 2)
+        await self._watch(SETTLE_SECONDS)
         before_us, tick = self.now_us(), self.oracle.core.markets[MARKET].tick
-        await self._watch(FAIR_SECONDS / 2)
+        await self._watch(FAIR_SECONDS)
         ticks = self.oracle.core.markets[MARKET].tick - tick
-        assert ticks >= FAIR_SECONDS / 2 // TICK_SECONDS - 2, f"{ticks} ticks in half an hour of fair weather"
+        assert ticks >= FAIR_SECONDS // TICK_SECONDS - 2, f"{ticks} ticks in {FAIR_SECONDS} s of fair weather"
         self._check_notices(before_us)
         self.is_closing = True
         await asyncio.wait(self.crowd, timeout=3 * 3_600)
@@ -146,15 +153,14 @@ class ServerDays:
         late_us = self.now_us() - 120 * SECOND
         for notice in self.database.shard.rows[Notice].values():
             is_fair = since_us <= notice.issued_at_us <= late_us
-            is_live = notice.state is NoticeState.ISSUED
-            if notice.account in watched and is_fair and is_live:
+            is_kept = notice.closed_at_us is None or notice.closed_at_us >= notice.reclaim_at_us
+            if notice.account in watched and is_fair and is_kept and notice.state is not NoticeState.WITHDRAWN:
+                self.sometimes("notice told in time")
                 heard_us = self.receiver.heard_us.get(notice.id)
                 assert heard_us is not None and heard_us < notice.reclaim_at_us, f"P8: {notice.id} untold"
 
     def _check_end(self):
         self.oracle.check_end([bot.account for bot in self.bots])
-        for notice in self.oracle.witness.notices:
-            self.sometimes("notice", bool(notice))
         for lease in self.oracle.witness.leases.values():
             if lease.end_reason == "outbid":
                 self.sometimes("preempted")
@@ -185,6 +191,8 @@ class ServerDays:
             for number, maker in enumerate(makers)
         ]
         self.bots = self.people[:3]
+        # It reads what a busy account is told from the first event on: more than fits between two ends.
+        self.people[5].account, self.people[5].key = self.bots[0].account, self.bots[0].key
         for person in self.people:
             await engine.execute(Deposit(random_id("dep"), person.account, 2_000_000_000))
         owner = Owner(self, "Owner", *await self._account(engine, "owner"))
@@ -198,7 +206,7 @@ class ServerDays:
             self.nodes.append(node)
         self.owner = owner
         self.receiver = Receiver(self)
-        for number, person in enumerate(self.people[3:5]):
+        for number, person in enumerate(self.people[:5]):
             name = f"wh_{number}"
             url = "http://127.0.0.1:9000/"
             self.outbox.endpoints[name] = Endpoint(name, person.account, url, b"secret" * 4, NOTICE_KINDS)
@@ -263,7 +271,7 @@ class ServerDays:
         """Every now and then something breaks."""
         acts = [self._kill, self._kill, self._stop, self._stall, self._rival, self._set_clock, self._fail_database]
         while True:
-            await asyncio.sleep(self.dice.expovariate(1 / 1_800))
+            await asyncio.sleep(self.dice.expovariate(1 / self.calm_seconds))
             await self.dice.choice(acts)()
 
     async def _kill(self):
@@ -299,3 +307,9 @@ class ServerDays:
         self.database.is_down = True
         await asyncio.sleep(self.dice.uniform(1, 60))
         self.database.is_down = False
+
+
+def _scratch():
+    """Agents' journals go where writing through to the disk costs nothing, if there is such a place."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)

@@ -9,6 +9,8 @@ import asyncio
 import heapq
 import logging
 import sys
+import traceback
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 
 TURN_SECONDS = 1e-6
@@ -59,7 +61,7 @@ class Process:
             return
         self.is_alive = False
         for name in self.listening:
-            self.loop.network.listeners.pop(name, None)
+            self.loop.network.close(name, self)
         for transport in list(self.transports):
             transport.break_off()
         self.transports.clear()
@@ -173,7 +175,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Something ended with an exception that nobody has heard of."""
         process = PROCESS.get()
         if process is None or process.is_alive:
-            self.failures.append(f"{context['message']}: {context.get('exception')!r}")
+            error = context.get("exception")
+            where = "".join(traceback.format_exception(error)[-6:]) if error else ""
+            self.failures.append(f"{context['message']}: {where}")
 
     def bury(self):
         """Let go of what has died; its `finally` blocks run now, and nobody hears them."""
@@ -181,12 +185,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
+            self._ready.clear()
+            self._scheduled.clear()
             for tasks, _ in self.graveyard:
                 for task in tasks:
                     task._log_destroy_pending = False
+                    if not task.done():
+                        with suppress(Exception):  # whatever a dead process' `finally` blocks meet
+                            task.get_coro().close()
             self.graveyard.clear()
-            self._ready.clear()
-            self._scheduled.clear()
         finally:
             sys.unraisablehook = hook
             logging.disable(level)
