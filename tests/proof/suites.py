@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tests.proof.promise import Promise
 
-SUITES: tuple[str, ...] = ("tests.fuzz.promises", "tests.soak.promises")
+SUITES: tuple[str, ...] = ("tests.fuzz.promises", "tests.soak.promises", "tests.mutation.promises")
 
 
 def collect(modules: Iterable[str] = SUITES) -> list[Promise]:
