@@ -5,7 +5,12 @@ from collections.abc import Iterable
 
 from tests.proof.promise import Promise
 
-SUITES: tuple[str, ...] = ("tests.fuzz.promises", "tests.soak.promises", "tests.mutation.promises")
+SUITES: tuple[str, ...] = (
+    "tests.fuzz.promises",
+    "tests.soak.promises",
+    "tests.mutation.promises",
+    "tests.upgrade.promises",
+)
 
 
 def collect(modules: Iterable[str] = SUITES) -> list[Promise]:
