@@ -10,6 +10,7 @@ SUITES: tuple[str, ...] = (
     "tests.soak.promises",
     "tests.mutation.promises",
     "tests.upgrade.promises",
+    "tests.supply.promises",
 )
 
 
