@@ -17,8 +17,8 @@ from tests.simulation.driver import SECOND, START_US, make_market
 class Market:
     """A core with its clock, one owner, and buyers as they come."""
 
-    def __init__(self):
-        self.core = Core()
+    def __init__(self, core=None):
+        self.core = core or Core()
         self.at_us = START_US
         self.do(CreateMarket(make_market()))
         self.do(CreateAccount("acct_owner", "owner", ["owner"]))

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 from tests.proof.promise import Promise
 
-SUITES: tuple[str, ...] = ("tests.fuzz.promises", "tests.soak.promises")
+SUITES: tuple[str, ...] = (
+    "tests.fuzz.promises",
+    "tests.soak.promises",
+    "tests.mutation.promises",
+    "tests.upgrade.promises",
+    "tests.supply.promises",
+)
 
 
 def collect(modules: Iterable[str] = SUITES) -> list[Promise]:

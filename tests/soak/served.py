@@ -23,7 +23,7 @@ from fallow.serve import running_server
 from sql.pool import Database
 from tests.fuzz.surface import OPEN
 
-LEAKED_BYTES = 50_000
+LEAKED_BYTES = 200_000
 
 
 def plant(what: str) -> None:
