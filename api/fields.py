@@ -216,13 +216,14 @@ def parse_instant(value: object) -> int:
     return instant_us
 
 
+@lru_cache(maxsize=1_024)  # most of what is told in a moment names the same few: a tick, a creation
 def format_instant(instant_us: int) -> str:
     """Write microseconds since the epoch as RFC 3339, UTC, six places."""
     second, microseconds = divmod(instant_us, MICROSECONDS_PER_SECOND)
     return f"{_format_second(second)}.{microseconds:06d}Z"
 
 
-@lru_cache(maxsize=1_024)  # what is told at one time is mostly of one time
+@lru_cache(maxsize=1_024)
 def _format_second(second: int) -> str:
     return f"{_EPOCH + timedelta(seconds=second):%Y-%m-%dT%H:%M:%S}"
 

@@ -319,6 +319,8 @@ class Session:
             events, ticks = await self._subscription.next()
             for tick in ticks:
                 self._writer.tick(tick)
+            if not events and not self._subscription.overflowed:
+                continue  # a tick alone goes to every socket at once: each wait counts a thousand times
             async with self._account_lock:
                 if self._subscription.overflowed:
                     self._subscription.overflowed = False

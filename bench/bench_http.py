@@ -6,7 +6,8 @@ Both sides answer on the same core (0), each in a process of its own, and are lo
 from the other one (1) by the same client; PostgreSQL runs where the system puts it, with fsync. Every bid
 is whole: key checked, limits, hold, journal, idempotency key or client_bid_id, answered when it is durable;
 after each round the database must hold exactly as many bids more as were acknowledged. Ratios are medians of
-the rounds' ratios; latencies are an open-loop client's at half the rate of the closed loop.
+the rounds' ratios; latencies are an open-loop client's at half the rate of the closed loop. Processor time is
+the server process's alone: it says more than a rate where others use the cores.
 """
 
 import argparse
@@ -104,6 +105,11 @@ class Side:
         self.facts = facts
         self.port: int = facts["port"]
 
+    def cpu_us(self) -> float:
+        """Return the processor time that all its threads have used."""
+        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1_000
+
     async def look(self) -> dict[str, Any]:
         """Return what its database holds now."""
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -150,13 +156,25 @@ class Comparison:
     async def row(self, name: str, rounds: int, progress: Progress) -> dict[str, Any]:
         """Return both sides' rates, round by round, and the median of their ratios."""
         task = progress.add_task(name, total=rounds)
-        bare, ours = [], []
+        bare, ours, bare_cpu_us, cpu_us = [], [], [], []
         for _ in range(rounds):
-            bare.append((await self.bare_round()).rate)
-            ours.append((await self.counted(name)).rate)
+            before = self._bare.cpu_us(), self._fallow.cpu_us()
+            bare_outcome = await self.bare_round()
+            outcome = await self.counted(name)
+            bare.append(bare_outcome.rate)
+            ours.append(outcome.rate)
+            bare_cpu_us.append((self._bare.cpu_us() - before[0]) / bare_outcome.accepted)
+            cpu_us.append((self._fallow.cpu_us() - before[1]) / outcome.accepted)
             progress.advance(task)
         ratios = [b / a for a, b in zip(bare, ours, strict=True)]
-        return {"bare_per_s": bare, "fallow_per_s": ours, "ratio": median(ratios), "ratios": ratios}
+        return {
+            "bare_per_s": bare,
+            "fallow_per_s": ours,
+            "ratio": median(ratios),
+            "ratios": ratios,
+            "bare_cpu_us": bare_cpu_us,
+            "cpu_us": cpu_us,
+        }
 
     async def counted(self, name: str) -> Outcome:
         """Load one path; check that the database holds what was acknowledged, and nothing else."""
@@ -247,26 +265,31 @@ async def _answer_bytes(fallow: Side) -> int:
 
 
 def lines(figures: dict[str, Any]) -> list[list[str]]:
-    """Return the table's rows: path, what it made, the figure, the target."""
+    """Return the table's rows: path, what it made, the server's time for one, the figure, the target."""
     table = []
     for name in ("single", "socket", "batch"):
         if name in figures:
             found = figures[name]
             made = f"{median(found['fallow_per_s']):,.0f} against {median(found['bare_per_s']):,.0f}/s"
-            table.append([name, made, f"{found['ratio']:.2f}", TARGETS[name]])
+            cpu = f"{median(found['cpu_us']):.0f} against {median(found['bare_cpu_us']):.0f} us"
+            table.append([name, made, cpu, f"{found['ratio']:.2f}", TARGETS[name]])
     if "ledger" in figures:
         found = figures["ledger"]
         made = f"{median(found['transfers_per_s']):,.0f} against {median(found['pgbench_per_s']):,.0f}/s"
-        table.append(["ledger", made, f"{found['ratio']:.1f}", TARGETS["ledger"]])
+        table.append(["ledger", made, "", f"{found['ratio']:.1f}", TARGETS["ledger"]])
         made = f"{median(found['hot_per_s']):,.0f}/s"
-        table.append(["ledger, one hot account", made, f"{found['hot_ratio']:.2f}", TARGETS["ledger_hot"]])
+        table.append(
+            ["ledger, one hot account", made, "", f"{found['hot_ratio']:.2f}", TARGETS["ledger_hot"]]
+        )
     if "fanout" in figures:
         found = figures["fanout"]
-        table.append(["fanout", f"{found['ticks']} ticks", f"{found['last_ms']:.0f}", TARGETS["fanout"]])
-    if "settlement" in figures:
-        table += http_settlement.rows(figures["settlement"], TARGETS["settlement"])
+        table.append(["fanout", f"{found['ticks']} ticks", "", f"{found['last_ms']:.0f}", TARGETS["fanout"]])
+    others = (
+        http_settlement.rows(figures["settlement"], TARGETS["settlement"]) if "settlement" in figures else []
+    )
     if "gateway" in figures:
-        table.append(http_gateway.row(figures["gateway"], TARGETS["gateway"]))
+        others.append(http_gateway.row(figures["gateway"], TARGETS["gateway"]))
+    table += [[*row[:2], "", *row[2:]] for row in others]
     return table
 
 
@@ -293,7 +316,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures, indent=1))
         return
-    print(report.table(["path", "bids a second", "figure", "target"], lines(figures)))
+    print(report.table(["path", "bids a second", "server CPU a bid", "figure", "target"], lines(figures)))
     if "single" in figures:
         print(f"\nopen loop, single bids: {figures['single']['open_loop']}")
 
