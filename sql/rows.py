@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,6 +35,14 @@ class Column(Struct, frozen=True):
     expression: str  # how the parameter's element becomes the column's value
     encode: Callable[[Any], Any] | None
     decode: Callable[[Any], Any] | None
+    is_optional: bool
+
+    def array(self, rows: Sequence[Struct]) -> list[Any] | None:
+        """Return the column of these rows; None for one without a value, which costs nobody anything."""
+        values = list(map(attrgetter(self.field), rows))
+        if self.is_optional and values.count(None) == len(values):
+            return None  # unnest pads what is shorter with NULLs
+        return values if self.encode is None else list(map(self.encode, values))
 
 
 class Table(Struct, frozen=True, eq=False):
@@ -46,16 +55,9 @@ class Table(Struct, frozen=True, eq=False):
     def select_list(self) -> str:
         return ", ".join(column.name for column in self.columns)
 
-    def arrays(self, rows: Sequence[Struct]) -> list[list[Any]]:
+    def arrays(self, rows: Sequence[Struct]) -> list[list[Any] | None]:
         """Return the statement's parameters: one list per column, in row order."""
-        arrays = []
-        for column in self.columns:
-            field, encode = column.field, column.encode
-            if encode is None:
-                arrays.append([getattr(row, field) for row in rows])
-            else:
-                arrays.append([encode(getattr(row, field)) for row in rows])
-        return arrays
+        return [column.array(rows) for column in self.columns]
 
     @cache  # noqa: B019 - there is one table for each struct, for ever
     def insert_statement(self) -> str:
@@ -86,24 +88,24 @@ def _to_json(value: Any) -> str:
 
 def _column(field: msgspec.structs.FieldInfo) -> Column:
     name = _COLUMN_NAMES.get(field.name, field.name)
-    kind = field.type
+    kind, is_optional = field.type, False
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+        kind, is_optional = next(part for part in typing.get_args(kind) if part is not type(None)), True
     kind = getattr(kind, "__supertype__", kind)
     origin = typing.get_origin(kind)
     if origin is list and issubclass(typing.get_args(kind)[0], Struct):
         decoder = msgspec.json.Decoder(kind)
-        return Column(name, field.name, "text[]", f"r.{name}::jsonb", _to_json, decoder.decode)
+        return Column(name, field.name, "text[]", f"r.{name}::jsonb", _to_json, decoder.decode, is_optional)
     if origin is list:
         element = {str: "text", int: "smallint"}[typing.get_args(kind)[0]]
         # unnest flattens nested arrays, so a list travels as its literal.
-        return Column(name, field.name, "text[]", f"r.{name}::{element}[]", _array_literal, list)
+        return Column(name, field.name, "text[]", f"r.{name}::{element}[]", _array_literal, list, is_optional)
     if origin is dict:
-        return Column(name, field.name, "bytea[]", f"r.{name}", _encode, _decode)
+        return Column(name, field.name, "bytea[]", f"r.{name}", _encode, _decode, is_optional)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return Column(name, field.name, "text[]", f"r.{name}", None, kind)
+        return Column(name, field.name, "text[]", f"r.{name}", None, kind, is_optional)
     array_type = {int: "bigint[]", str: "text[]", bool: "boolean[]", bytes: "bytea[]"}[kind]
-    return Column(name, field.name, array_type, f"r.{name}", None, None)
+    return Column(name, field.name, array_type, f"r.{name}", None, None, is_optional)
 
 
 def _table(name: str, struct: type[Struct], *key: str) -> Table:
