@@ -209,6 +209,7 @@ class Suggestion(Struct, frozen=True):
     label: str
     limit: Decimal
     interruption_probability: Decimal
+    samples: int = 0  # hours that it is judged by; 0: not told
 
 
 class Quote(Struct, frozen=True):
