@@ -37,9 +37,9 @@ async def test_the_reconciliation_names_what_is_wrong(venue):
 
 
 async def test_a_corruption_is_found(database, config):
-
+    """No tick falls in between: it would write the bid's row as it is."""
     async with serving(database, config) as venue:
-        await venue.open_market()
+        await venue.open_market(tick_seconds=600)
         _, venue.buyer = await venue.open_account("buyer")
         await venue.ok("POST", "/v1/deposits", venue.buyer, {"amount": "10.00"})
         bid = await venue.place(gpus=1, limit_price_per_gpu_hour="1.00")
