@@ -24,8 +24,9 @@ from auction.ids import random_id
 from auction.ports import Answer, KeyedRequest
 from sql.pool import Database, open_database
 from tests.api.conftest import serving
-from tests.crash.operations import OPERATIONS, TICK, Request, Stage
+from tests.crash.operations import OPERATIONS, TICK, Request
 from tests.crash.postgres_proxy import Fate, Flush, Proxy
+from tests.crash.stage import Stage
 from tests.proof.promise import Outcome, Promise, Size
 from tests.simulation.driver import START_US
 
