@@ -76,12 +76,14 @@ async def create_target(call: Call[TargetBody, NoQuery]) -> Reply[TargetView]:
         raise Rejection("market_not_found", f"no such market; there are: {known}", pointer="/market")
     supply = _supply(call.core, market)
     most = None if call.body.confirm_limit else await unconfirmed_max(call.services, market.id, call.now_us)
-    target = _target(call, market, supply, most)
-    _check_limit(market, target.limit, most)
-    check_reachable(target, market, supply)
-    _check_first_bid(call, target, market)
+    name = random_id("tgt")
 
     async def act(editor: TargetEditor) -> TargetView:
+        # Here and not before: for a repeat under its key the first attempt's bid has taken the money.
+        target = _target(call, name, market, supply, most)
+        _check_limit(market, target.limit, most)
+        check_reachable(target, market, supply)
+        _check_first_bid(call, target, market)
         own, total = await editor.count_unsettled()
         if own >= TARGETS_PER_ACCOUNT_MAX or total >= TARGETS_MAX:
             detail = f"{TARGETS_PER_ACCOUNT_MAX} targets of an account, {TARGETS_MAX} in all, at a time"
@@ -89,7 +91,7 @@ async def create_target(call: Call[TargetBody, NoQuery]) -> Reply[TargetView]:
         await editor.put(target)
         return target_view(target, None)
 
-    return await _change(call, target.id, act)
+    return await _change(call, name, act)
 
 
 @route("GET", "/v1/targets", scope="bids:read")
@@ -176,7 +178,7 @@ async def cancel_target(call: Call[NoBody, NoQuery]) -> Reply[TargetView]:
     return await _change(call, found.id, act)
 
 
-def _target(call: Call[Any, Any], market: Market, supply: Supply, most: Price | None) -> Target:
+def _target(call: Call[Any, Any], name: str, market: Market, supply: Supply, most: Price | None) -> Target:
     """Return the target that a body describes, its defaults filled in."""
     assert call.principal is not None
     body, now_us = call.body, call.now_us
@@ -200,7 +202,7 @@ def _target(call: Call[Any, Any], market: Market, supply: Supply, most: Price | 
         detail = "ends_at is in the past, or more than 31 days ahead"
         raise Rejection("target_unreachable", detail, pointer="/ends_at", accepted=accepted)
     target = Target(
-        id=random_id("tgt"),
+        id=name,
         account=call.account,
         key=call.principal.key,
         kind=kind,

@@ -286,3 +286,17 @@ async def test_a_hold_without_money_says_so_and_goes_on_when_there_is_some(venue
         return shown["running_gpus"] == 8 and shown["reason"] is None
 
     await venue.until(filled, "all GPUs")
+
+
+async def test_the_same_key_gets_the_same_target_though_its_bid_has_taken_the_money(venue):
+    """A client that lost the first answer asks again: what it made must not stand in its own way."""
+    await venue.offer_node()
+    _, key = await venue.open_account("buyer")
+    body = {"market": MARKET, "kind": "hold", "gpus": 1, "limit_price_per_gpu_hour": "2.00"}
+    refused = await venue.call("POST", "/v1/targets", key, body)
+    assert problem(refused) == (402, "insufficient_funds")
+    await venue.ok("POST", "/v1/deposits", key, {"amount": refused.json["required"]})
+    first = await venue.call("POST", "/v1/targets", key, body, Idempotency_Key="once")
+    assert first.status == 201, first.raw
+    again = await venue.call("POST", "/v1/targets", key, body, Idempotency_Key="once")
+    assert (first.status, first.raw) == (again.status, again.raw)
