@@ -1,4 +1,4 @@
-"""The simulation's reads answer as `Reader` does: the same questions over the same commits, on a real PostgreSQL."""
+"""The simulation's reads answer as `Reader` does: the same questions on a real PostgreSQL."""
 
 import msgspec
 import pytest
@@ -54,7 +54,11 @@ def questions(crowd, shard):
         for limit in (1, 7, 200):
             for status in (None, "open", "cancelled"):
                 bounds = {"market": dice.choice([None, market, "nowhere"]), "status": status}
-                yield "bids", (account,), bounds | {"before_seq": dice.choice([INT64_MAX, 30]), "limit": limit}
+                yield (
+                    "bids",
+                    (account,),
+                    bounds | {"before_seq": dice.choice([INT64_MAX, 30]), "limit": limit},
+                )
             for state in (None, "running", "ended"):
                 bounds = {"bid": None, "market": market, "state": state, "before": NEWEST, "limit": limit}
                 yield "leases", (account,), bounds
