@@ -41,7 +41,8 @@ NOTICE_KINDS = ("notice.issued", "notice.withdrawn", "lease.started", "lease.end
 EXPECTED = (
     "request lost", "reply lost", "reply cut", "late", "commit lost", "commit unknown", "commit slow",
     "database down", "server killed", "server stopped", "server stalled", "rival server",
-    "wall clock stepped", "owner vanished", "same key at once", "same key again", "same key, other body", "key in progress",
+    "wall clock stepped", "owner vanished", "same key at once", "same key again",
+    "same key, other body", "key in progress",
     "client gave up", "event heard", "webhook heard", "webhook refused", "slow reader held back",
     "slow reader cut off", "notice told in time", "preempted",
 )  # fmt: skip
