@@ -12,7 +12,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--days", type=float, default=1, help="of each seed, in virtual time")
-    parser.add_argument("--calm-seconds", type=float, default=FULL_CALM_SECONDS, help="server: between faults")
+    parser.add_argument("--calm-seconds", type=float, default=FULL_CALM_SECONDS, help="between big faults")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     lives = live_all(

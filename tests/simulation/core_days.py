@@ -90,7 +90,11 @@ class CoreDays:
     def read_back(self):
         """A new core of what the store has, as an engine that starts or has lost its storage makes it."""
         self.crowd.resume(Core.restore(complete(self.store.load())))
+        state = self.crowd.core._state
         self.witness.core = self.crowd.core
+        # What the witness has seen of them may have been changed by a step that was never written.
+        for name in ("leases", "bids", "notices", "offers"):
+            getattr(self.witness, name).update(getattr(state, name))
 
     def look_back(self):
         """Say what this world met."""

@@ -1,4 +1,4 @@
-"""What must have happened at least once: a fault that never fired proves nothing, so its absence is a failure."""
+"""What must have happened at least once: a fault that never fired proves nothing, so it fails the run."""
 
 from collections import Counter
 

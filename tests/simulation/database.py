@@ -1,4 +1,4 @@
-"""The storage twin as a process of its own: it answers after a while, late, not at all, or after it has done it.
+"""The storage twin as a process of its own: it answers after a while, late, or not at all.
 
 `SimulatedStore` is the engine's port over it. A transaction that was sent is carried out whether or not its
 engine still lives, and refused when another engine has taken the shard meanwhile, as PostgreSQL's would be.

@@ -162,7 +162,8 @@ class Crowd:
 
     def until(self, at_us):
         """A node that is late is back or lost within a minute, however long a step is (heartbeats.py)."""
-        late = [node.alive_until_us for node in self.core.nodes.values() if node.health is NodeHealth.DEGRADED]
+        nodes = self.core.nodes.values()
+        late = [node.alive_until_us for node in nodes if node.health is NodeHealth.DEGRADED]
         return at_us if self.stretch == 1 or not late else max(self.at_us, min(at_us, min(late) + MINUTE))
 
     def earn(self):
@@ -199,7 +200,8 @@ class Crowd:
             scope = dice.choice([buyer, f"key_{buyer}"])
             price = dice.choice([None, None, 2_000_000])
             cap = dice.choice([None, 300_000, 600_000])
-            cap = cap and cap * self.stretch * (1 if self.stretch == 1 else 10)  # for a day, not minutes of one
+            # For a day, and not for minutes of one.
+            cap = cap and cap * self.stretch * (1 if self.stretch == 1 else 10)
             self.do(SetLimits(scope, buyer, price, dice.choice([None, 20_000_000]), cap))
         elif dice.random() < 0.03:
             buyer = dice.choice(self.buyers)

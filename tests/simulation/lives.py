@@ -1,6 +1,6 @@
 """Many seeds of one layer, one after another or on all processors, and what they come to together.
 
-A seed that fails says its one command. `python -m tests.simulation` and the promises of the long suite use this.
+A seed that fails says its one command. `python -m tests.simulation` and the long suite use this.
 """
 
 import hashlib

@@ -200,11 +200,10 @@ class MemoryTransport(asyncio.Transport):
         """The connection is gone: the other end hears it, this one only if it lives (`both`)."""
         self._is_closing = True
         peer = self.peer
-        peer.context.run(
-            self.loop.call_later, DELAY_SECONDS[1], peer._end, ConnectionResetError(104, "reset by the network")
-        )
+        reset = ConnectionResetError(104, "reset by the network")
+        peer.context.run(self.loop.call_later, DELAY_SECONDS[1], peer._end, reset)
         if both:
-            self.context.run(self.loop.call_soon, self._end, ConnectionResetError(104, "reset by the network"))
+            self.context.run(self.loop.call_soon, self._end, reset)
 
     def _push(self, data, due_s):
         if not self._is_over:

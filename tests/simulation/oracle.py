@@ -1,8 +1,8 @@
 """The judge of a simulated server: it hears of every transaction and of every answer, and compares.
 
-Every transaction is carried out once more from its journal alone by a core of the judge's own; what was stored
-must be exactly what that core says (P9), and the invariants must hold on it after each step. An answer of
-success must be in the storage at the moment at which its client reads it (P3).
+Every transaction is carried out once more from its journal alone by a core of the judge's own; what was
+stored must be exactly what that core says (P9), and the invariants must hold on it after each step. What an
+answer of success says must be in the storage at the moment at which its client reads it (P3).
 """
 
 import hashlib
@@ -85,7 +85,8 @@ class Oracle:
     def acknowledge(self, account, bid, status):
         """A client reads that its bid was taken."""
         row = self.shard.rows[Bid].get(bid)
-        self.require(row is not None and row.account == account, f"P3: {status} for {bid}, which is not stored")
+        is_stored = row is not None and row.account == account
+        self.require(is_stored, f"P3: {status} for {bid}, which is not stored")
         self.acknowledged.setdefault(account, set()).add(bid)
 
     def require(self, is_so, claim):

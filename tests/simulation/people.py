@@ -1,8 +1,8 @@
 """Who uses the simulated server: bots, buyers, an owner, a node's agent, readers, and a webhook receiver.
 
 Bots send raw requests and repeat each under its idempotency key until the answer is definite; buyers use
-`fallow.AsyncClient`. Whatever they are told they compare: with the storage (P3), with what they were told under
-the same key (P4), with the sequence numbers of their events (P11).
+`fallow.AsyncClient`. Whatever they are told they compare: with the storage (P3), with what they were told
+under the same key (P4), with the sequence numbers of their events (P11).
 """
 
 import asyncio
@@ -215,7 +215,8 @@ class Owner(Person):
                         answer = await self.ask("POST", "/v1/offers", terms, key=f"offer-{self.asked}")
                         if answer.status == 201:
                             told = {act.subject for act in self.world.acts}
-                            self.world.oracle.require(answer.field("id") in told, "an offer without an audit row")
+                            is_told = answer.field("id") in told
+                            self.world.oracle.require(is_told, "an offer without an audit row")
                 if self.dice.random() < 0.1:
                     node = self.dice.choice(self.world.nodes)
                     await self.ask("POST", f"/v1/nodes/{node}/recall", {}, key=f"recall-{self.asked}")

@@ -128,10 +128,8 @@ def late_notice():
 
 
 IN_THE_CORE = {
-    plant.__name__: plant
-    for plant in (lost_hold, double_charge, short_notice, unlocked_read, gpu_sold_twice)
+    plant.__name__: plant for plant in (lost_hold, double_charge, short_notice, unlocked_read, gpu_sold_twice)
 }
 IN_THE_SERVER = {
-    plant.__name__: plant
-    for plant in (drawn_in_a_tick, reused_key, early_word, lost_event, late_notice)
+    plant.__name__: plant for plant in (drawn_in_a_tick, reused_key, early_word, lost_event, late_notice)
 }

@@ -1,4 +1,4 @@
-"""The rows of the long suite that the simulation keeps: days of the core, days of the server, one history a seed."""
+"""The rows of the long suite that the simulation keeps."""
 
 from tests.proof.promise import Outcome, Promise, Size
 from tests.simulation import planted
@@ -59,10 +59,14 @@ def _planted_bugs_are_caught(size, seed):
         name for name, plant in planted.IN_THE_CORE.items() if not _is_caught(CoreDays, plant, 0.5, seeds)
     ]
     missed += [
-        name for name, plant in planted.IN_THE_SERVER.items() if not _is_caught(ServerDays, plant, 0.02, seeds)
+        name
+        for name, plant in planted.IN_THE_SERVER.items()
+        if not _is_caught(ServerDays, plant, 0.02, seeds)
     ]
     count = len(planted.IN_THE_CORE) + len(planted.IN_THE_SERVER)
-    return Outcome(not missed, f"{count - len(missed)} of {count}" + (f", missed: {missed}" if missed else ""))
+    return Outcome(
+        not missed, f"{count - len(missed)} of {count}" + (f", missed: {missed}" if missed else "")
+    )
 
 
 def _is_caught(make_world, plant, days, seeds):
@@ -79,7 +83,7 @@ PROMISES = [
     ),
     Promise(
         "simulated-server",
-        "No fault of network, storage, clock or process breaks a promise made over HTTP, sockets or webhooks.",
+        "No fault of network, storage, clock or process breaks a promise made over HTTP or a socket.",
         "the whole server in virtual time on one seeded loop, storage and reads by their twins",
         "200 simulated days, no violation, every fault fired",
         _days_of_the_server,

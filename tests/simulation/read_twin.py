@@ -221,5 +221,3 @@ class NoSql:
 
 def _copy(row):
     return msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=type(row))
-
-

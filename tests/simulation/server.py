@@ -1,8 +1,8 @@
 """The real server as a process on the virtual loop: engine, application, webhook sender, node watch.
 
-Its storage and its reads are the twins; everything else is what `fallow serve` runs: `build_app`, the doorway,
-aiohttp's own server over connections in memory. Outside: targets, browser sessions, the audit log's reading,
-statements, catalogues, odds (they live in SQL).
+Its storage and its reads are the twins; everything else is what `fallow serve` runs: `build_app`, the
+doorway, aiohttp's own server over connections in memory. Outside: targets, browser sessions, the audit
+log's reading, statements, catalogues, odds (they live in SQL).
 """
 
 import asyncio

@@ -40,8 +40,9 @@ NOTICE_KINDS = ("notice.issued", "notice.withdrawn", "lease.started", "lease.end
 
 EXPECTED = (
     "request lost", "reply lost", "reply cut", "late", "commit lost", "commit unknown", "commit slow",
-    "database down", "server killed", "server stopped", "server stalled", "rival server", "wall clock stepped",
-    "owner vanished", "same key at once", "same key again", "same key, other body", "key in progress",
+    "database down", "server killed", "server stopped", "server stalled", "rival server",
+    "wall clock stepped", "owner vanished", "same key at once", "same key again",
+    "same key, other body", "key in progress",
     "client gave up", "event heard", "webhook heard", "webhook refused", "slow reader held back",
     "slow reader cut off", "notice told in time", "preempted",
 )  # fmt: skip
@@ -154,7 +155,12 @@ class ServerDays:
         for notice in self.database.shard.rows[Notice].values():
             is_fair = since_us <= notice.issued_at_us <= late_us
             is_kept = notice.closed_at_us is None or notice.closed_at_us >= notice.reclaim_at_us
-            if notice.account in watched and is_fair and is_kept and notice.state is not NoticeState.WITHDRAWN:
+            if (
+                notice.account in watched
+                and is_fair
+                and is_kept
+                and notice.state is not NoticeState.WITHDRAWN
+            ):
                 self.sometimes("notice told in time")
                 heard_us = self.receiver.heard_us.get(notice.id)
                 assert heard_us is not None and heard_us < notice.reclaim_at_us, f"P8: {notice.id} untold"
@@ -269,7 +275,15 @@ class ServerDays:
 
     async def _gremlins(self):
         """Every now and then something breaks."""
-        acts = [self._kill, self._kill, self._stop, self._stall, self._rival, self._set_clock, self._fail_database]
+        acts = [
+            self._kill,
+            self._kill,
+            self._stop,
+            self._stall,
+            self._rival,
+            self._set_clock,
+            self._fail_database,
+        ]
         while True:
             await asyncio.sleep(self.dice.expovariate(1 / self.calm_seconds))
             await self.dice.choice(acts)()

@@ -1,4 +1,4 @@
-"""The promises of the simulation at their short size, one history a seed, and the seeds that found something."""
+"""The promises of the simulation at their short size, its teeth, and the seeds that found something."""
 
 import pytest
 
