@@ -21,7 +21,7 @@ from api.browser import (
 )
 from api.call import Call, Reply
 from api.codec import Page
-from api.fields import format_instant
+from api.fields import format_instant, is_object_id
 from api.intake import refuse_other_body
 from api.paging import page
 from api.routes import NoBody, NoQuery, route
@@ -139,7 +139,8 @@ async def list_sessions(call: Call[NoBody, NoQuery]) -> Reply[Page[SessionView]]
 @route("DELETE", "/v1/sessions/{session}", scope="keys:write", is_keyed=False)
 async def end_session(call: Call[NoBody, NoQuery]) -> Reply[SessionView]:
     """Sign one of your account's browsers out."""
-    closed = await call.services.browsers.close(call.account, call.path_part("session"))
+    session = call.path_part("session")
+    closed = await call.services.browsers.close(call.account, session) if is_object_id(session) else None
     return call.reply(session_view(call.found(closed, "session")))
 
 

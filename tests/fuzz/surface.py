@@ -82,6 +82,10 @@ class Surface:
         self.seen = Seen()
 
     @property
+    def tenants(self) -> list[Sender]:
+        return [sender for sender in self._senders if sender.key is not None]
+
+    @property
     def buyer(self) -> Sender:
         return next(sender for sender in self._senders if sender.role == "buyer")
 

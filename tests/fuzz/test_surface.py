@@ -1,13 +1,25 @@
 """The attack on the surface has teeth: a mixed-up key, a fault and a lost check are found by it."""
 
 import asyncio
+import re
 
+import pytest
+from yarl import URL
+
+from api.app import ROUTES
 from api.auth import Authenticator
 from api.call import Call
-from tests.fuzz.surface import attack, run_attack
+from tests.fuzz.surface import attack, run_attack, surface
 from tests.support import Server
 
 REQUESTS = 3_000
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    running = Server(tmp_path / "postgres")
+    yield running
+    running.stop()
 
 
 def test_a_key_that_is_taken_for_anothers_is_found(monkeypatch):
@@ -45,3 +57,23 @@ def test_an_attack_leaves_nothing_behind(tmp_path):
             assert ([], [], True) == (seen.faults, seen.leaks, seen.well_after)
     finally:
         server.stop()
+
+
+async def test_a_nul_in_any_path_or_query_is_refused(postgres):
+    """Found by the attack: DELETE /v1/sessions/%00 went as far as the database, which knows no NUL."""
+    failed = []
+    async with surface(postgres, 6) as (running, session):
+        for sender in running.tenants[:1]:
+            headers = {"Authorization": f"Bearer {sender.key}"}
+            for route in ROUTES:
+                asked = [re.sub(r"\{[a-z_]+\}", "%00", route.path)] if "{" in route.path else []
+                if route.method == "GET":
+                    path = re.sub(r"\{[a-z_]+\}", "x", route.path)
+                    asked += [f"{path}?{name}=a%00" for name in route.query.__struct_fields__]
+                for path in asked:
+                    async with session.request(
+                        route.method, URL(path, encoded=True), headers=headers
+                    ) as answered:
+                        if answered.status >= 500:
+                            failed.append((route.method, path, answered.status))
+    assert [] == failed

@@ -111,7 +111,7 @@ def hunt(mutants: Sequence[Mutant], *, tell: bool = False) -> list[Mutant]:
             survivors.append(mutant)
             if tell:
                 print(f"{number}/{len(mutants)} survives: {mutant.name}", flush=True)
-        elif tell and number % 50 == 0:
+        elif tell and number % 10 == 0:
             print(f"{number}/{len(mutants)}, {len(survivors)} survive", flush=True)
     return survivors
 
