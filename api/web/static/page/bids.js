@@ -59,7 +59,13 @@ function Notice({ notice }) {
     setBusy(false);
   };
   const raise = () =>
-    act(() => patch(`/v1/bids/${notice.bid}`, { limit_price_per_gpu_hour: notice.keep_price, confirm_limit: true }));
+    act(() =>
+      patch(`/v1/bids/${notice.bid}`, {
+        limit_price_per_gpu_hour: notice.keep_price,
+        market: notice.market, // a bid with alternatives has a limit in each
+        confirm_limit: true,
+      }),
+    );
   const seen = () => act(() => post(`/v1/notices/${notice.id}/ack`, {}));
   const ready = () => act(() => post(`/v1/notices/${notice.id}/ack`, { ready: true }));
   return html`<section class="notice">
