@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import random
+import re
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -121,7 +122,10 @@ class Surface:
         connection.close()
 
     def _judge(self, request: Request, reply: Reply) -> None:
-        seen, told = self.seen, f"{request.sender.name}: {request.data[:1500]!r} -> {reply.status}"
+        seen, told = (
+            self.seen,
+            f"{request.sender.name}: {_without_key(request.data)[:1500]!r} -> {reply.status}",
+        )
         seen.statuses[reply.status] += 1
         if reply.status >= 500 and reply.status != 503:
             seen.fault(seen.faults, f"{told} {reply.body[:300]!r}")
@@ -181,6 +185,11 @@ class Surface:
             if b'"code":"internal_error"' in data:
                 self.seen.fault(self.seen.faults, f"{sender.name}'s socket: {data[:500]!r}")
             sender.learn(data)
+
+
+def _without_key(data: bytes) -> bytes:
+    """Leave out what must not stand in a table."""
+    return re.sub(rb"Authorization: [^\r]*\r\n", b"", data)
 
 
 class Log(logging.Handler):

@@ -35,11 +35,13 @@ class Sender:
     key: str | None
     canary: str
     ids: dict[str, list[str]] = field(default_factory=dict)
+    ever: set[str] = field(default_factory=set)  # also those that `ids` has forgotten since
     spared: set[str] = field(default_factory=set)  # its own key's id: without it nothing more could be asked
 
     def learn(self, body: bytes) -> None:
         for kind, rest in _ID.findall(body):
             found = f"{kind.decode()}_{rest.decode()}"
+            self.ever.add(found)
             known = self.ids.setdefault(kind.decode(), [])
             if found in self.spared or found in known:
                 continue
@@ -166,7 +168,7 @@ class Requests:
         if not known:
             return f"{name}_none"
         found = dice.choice(known)
-        if owner is not sender and found not in sender.ids.get(kind, []) and kind in PRIVATE_KINDS:
+        if owner is not sender and found not in sender.ever and kind in PRIVATE_KINDS:
             foreign.append(found)
         return found
 

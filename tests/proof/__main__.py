@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None, promises: list[Promise] | None = No
 
 def run_one(promise: Promise, size: Size, seed: int, place: str = "") -> table.Row:
     """Run one promise; a method that raises has missed, and its traceback is printed."""
-    began_s = time.monotonic()
+    # Before it runs: the tree may move on meanwhile.
+    began_s, commit = time.monotonic(), _commit()
     print(f"{place:>6}  {promise.name}: {promise.promise}", flush=True)
     with _spinner(promise.name):
         try:
@@ -88,7 +89,7 @@ def run_one(promise: Promise, size: Size, seed: int, place: str = "") -> table.R
         size.value,
         f"{took_s:,.1f} s",
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        _commit(),
+        commit,
     )
 
 
