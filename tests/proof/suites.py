@@ -6,6 +6,13 @@ from collections.abc import Iterable
 from tests.proof.promise import Promise
 
 SUITES: tuple[str, ...] = (
+    "tests.simulation.promises",
+    "tests.crash.kills",
+    "tests.crash.cut_points",
+    "tests.crash.lost_replies",
+    "tests.crash.outages",
+    "tests.crash.rivals",
+    "tests.crash.balances",
     "tests.fuzz.promises",
     "tests.soak.promises",
     "tests.mutation.promises",

@@ -9,18 +9,8 @@ import hashlib
 
 from auction.commands import PlaceBid, decode_command, encode_command
 from auction.core import Core
-from auction.model import (
-    Account,
-    ApiKey,
-    Bid,
-    Lease,
-    Limits,
-    Market,
-    Node,
-    Notice,
-    Offer,
-    Payout,
-)
+from auction.model import Account, ApiKey, Bid, Lease, Limits, Market, Node, Notice, Offer
+from auction.money import Payout
 from tests.simulation.invariants import Witness
 
 KINDS = {

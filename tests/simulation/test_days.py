@@ -1,22 +1,13 @@
-"""The promises of the simulation at their short size, its teeth, and the seeds that found something."""
+"""The simulation's teeth, and the seeds that found something; its promises run in tests/proof."""
 
 import pytest
 
-from tests.proof.promise import Size
 from tests.simulation import planted
 from tests.simulation.core_days import CoreDays
 from tests.simulation.coverage import Coverage
 from tests.simulation.lives import live, live_all
-from tests.simulation.promises import PLANT_SEEDS, PROMISES, caught
+from tests.simulation.promises import PLANT_SEEDS, caught
 from tests.simulation.server_days import ServerDays
-
-RUNS = {promise.name: promise.run for promise in PROMISES}
-
-
-@pytest.mark.parametrize("name", ["simulated-core", "simulated-server", "one-history-a-seed"])
-def test_a_promise_is_kept_at_its_short_size(name):
-    outcome = RUNS[name](Size.SHORT, 0)
-    assert outcome.is_kept, outcome.figure
 
 
 @pytest.mark.parametrize("name", planted.IN_THE_CORE)
