@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -96,13 +97,17 @@ def live(seed, *, layer, days, calm_seconds=FULL_CALM_SECONDS):
     return life
 
 
-def live_all(seeds, *, layer, days, calm_seconds=FULL_CALM_SECONDS, workers=1):
-    """Run every seed for so many days."""
+def live_all(seeds, *, layer, days, calm_seconds=FULL_CALM_SECONDS, workers=1, seconds_max=float("inf")):
+    """Run every seed for so many days; begin no more of them after `seconds_max`."""
     run = partial(live, layer=layer, days=days, calm_seconds=calm_seconds)
-    if workers == 1:
-        return Lives([run(seed) for seed in seeds])
-    with ProcessPoolExecutor(workers) as pool:
-        return Lives(list(pool.map(run, seeds)))
+    lives, began_s, seeds = [], time.monotonic(), list(seeds)
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        for at in range(0, len(seeds), workers):
+            if lives and time.monotonic() - began_s > seconds_max:
+                break
+            some = seeds[at : at + workers]
+            lives += pool.map(run, some) if pool else map(run, some)
+    return Lives(lives)
 
 
 def processors():
