@@ -86,7 +86,7 @@ class LocalMarket:
         shown_as: model.Market | None = None,
         money: Money = DEFAULT_MONEY,
     ) -> None:
-        """Open it at `start_us`; its first tick is one period later and has the number `before_tick` + 1."""
+        """Open it at `start_us`; its first tick, number `before_tick` + 1, is at the next whole period."""
         self.core, self.id, self.account = Core(), market.id, "acct_bot"
         self._at_us, self._count = start_us, 0
         self.do(CreateMarket(market))

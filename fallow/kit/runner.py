@@ -164,7 +164,9 @@ class _Cleared:
     def __init__(self, market: Market, first: Frame, run: str, money: Money) -> None:
         rules = without_fee(engine_market(market))
         self._period_us = rules.tick_seconds * MICROSECONDS_PER_SECOND
-        self._number, self._at_us = first.tick.tick, micros(first.tick.cleared_at)
+        # It was cleared a moment after its beat; the clock here beats at whole periods.
+        self._number, cleared_at_us = first.tick.tick, micros(first.tick.cleared_at)
+        self._at_us = cleared_at_us - cleared_at_us % self._period_us
         self.local = LocalMarket(
             rules,
             run=run,
