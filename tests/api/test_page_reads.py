@@ -52,7 +52,8 @@ async def test_what_stayed_unsold_is_held_against_lower_reserves(venue):
 
 
 async def test_ticks_are_timed_by_phase_and_fees_add_up(venue):
-    await venue.ok("PATCH", f"/v1/operator/markets/{MARKET}", venue.operator, {"settlement_seconds": 1})
+    path = f"/v1/operator/markets/{MARKET}"
+    await venue.ok("PATCH", path, venue.operator, {"settlement_seconds": 1}, If_Match='"1"')
     await venue.offer_node()
     await venue.place(gpus=8)
     await venue.lease_in("running")
