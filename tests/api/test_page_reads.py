@@ -72,7 +72,7 @@ async def test_ticks_are_timed_by_phase_and_fees_add_up(venue):
 
     async def booked():  # what the engine has decided may be a commit ahead of what is stored
         fees = await venue.pool.fetchval("SELECT sum(amount) FROM transfers WHERE code = 'fee'")
-        return fees >= int(shown["fees"].replace(".", ""))
+        return (fees or 0) >= int(shown["fees"].replace(".", ""))
 
     await venue.until(booked, "the fees as transfers")
 
