@@ -255,7 +255,9 @@ class Reader:
             ids,
         )
         notices = await self._select(
-            Notice, "WHERE lease = ANY($1::text[]) AND closed_at_us IS NULL", [lease.id for lease in leases]
+            Notice,
+            "WHERE lease = ANY($1::text[]) AND closed_at_us IS NULL ORDER BY id",
+            [lease.id for lease in leases],
         )
         return nodes, leases, notices
 

@@ -34,6 +34,7 @@ NOT_RUN = {
 NEEDS_MORE = {  # commands that the text names without all that they need: that they exist, with these options
     "fallow agent run --node NODE --hooks DIR",
     "fallow bot report",
+    "fallow demo squeeze",
     "fallow run",
     "fallow login",
 }

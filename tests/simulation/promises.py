@@ -2,6 +2,7 @@
 
 import os
 
+from auction.errors import TickFault
 from tests.proof.promise import Outcome, Promise, Size
 from tests.simulation import planted
 from tests.simulation.core_days import DAYS_PER_SEED, CoreDays
@@ -58,7 +59,7 @@ def caught(make_world, plant, days, seeds):
         with plant():
             try:
                 make_world(seed).run(days)
-            except AssertionError as violation:
+            except (AssertionError, TickFault) as violation:
                 return violation
     return None
 

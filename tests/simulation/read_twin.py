@@ -197,6 +197,13 @@ class AuditLogTwin:
         self.acts = acts
         self._trip = trip
 
+    @property
+    def head(self):
+        return None  # it has no hashes
+
+    async def read_head(self, reader):
+        await self._trip()
+
     async def append(self, act):
         await self._trip()
         self.acts.append(act)
