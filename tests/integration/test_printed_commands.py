@@ -25,6 +25,7 @@ NOT_RUN = {
     "pip install 'fallow[agent]'": "packages are installed before the tests",
     "python -m bench": "a quarter of an hour of measuring; test_bench_kernel.py runs it in small",
     "python -m bench.calibration": "minutes of replay; test_bench_calibration.py runs it in small",
+    "python -m tests.proof": "hours; tests/proof/test_promises.py runs every row in small",
     "fallow serve": "a server of its own; test_market_process.py starts it",
     "fallow init": "needs a production database; test_cli.py prepares one",
     "fallow migrate": "needs a production database; test_cli.py migrates one",
