@@ -42,10 +42,16 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
         node, field, replacement, what = next(
             place for place_number, place in enumerate(_places(changed)) if place_number == number
         )
-        line = getattr(node, "lineno", 0)
+        line = _line_of(node, field)
         _put(node, field, replacement)
         made.append(Mutant(module, line, what, ast.unparse(ast.fix_missing_locations(changed))))
     return made
+
+
+def _line_of(node: ast.AST, field: str | tuple[str, int]) -> int:
+    """Return the line of what is replaced; an operator has none, then that of its expression."""
+    replaced = getattr(node, field[0])[field[1]] if isinstance(field, tuple) else getattr(node, field)
+    return int(getattr(replaced, "lineno", getattr(node, "lineno", 0)))
 
 
 def _put(node: ast.AST, field: str | tuple[str, int], replacement: ast.AST) -> None:

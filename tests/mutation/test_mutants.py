@@ -50,7 +50,7 @@ def test_a_survivor_is_told_from_a_killed_one(tmp_path):
         test.write_text(text)
         program = (
             "from tests.mutation import killing\n"
-            f"killing.TESTS = ({str(test)!r},)\n"
+            f"killing.TESTS = killing.LATER_TESTS = ({str(test)!r},)\n"
             f"wrong = killing.Mutant('auction.units', 0, 'wrong', {wrong.source!r})\n"
             "print(killing.passes(None), killing.passes(wrong))\n"
         )
