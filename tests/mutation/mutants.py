@@ -6,7 +6,6 @@ module's top, which are policy: a test that repeats them tests nothing.
 """
 
 import ast
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,23 +34,19 @@ class Mutant:
 def mutants_of(module: str, source: str) -> list[Mutant]:
     """Return every mutant of a module, in the order of its lines."""
     tree = ast.parse(source)
-    count = sum(1 for _ in _places(tree))
     made = []
-    for number in range(count):
-        changed = copy.deepcopy(tree)
-        node, field, replacement, what = next(
-            place for place_number, place in enumerate(_places(changed)) if place_number == number
-        )
-        line = _line_of(node, field)
+    for node, field, replacement, what in list(_places(tree)):
+        right = _get(node, field)
+        line = int(getattr(right, "lineno", getattr(node, "lineno", 0)))  # an operator has none of its own
         _put(node, field, replacement)
-        made.append(Mutant(module, line, what, ast.unparse(ast.fix_missing_locations(changed))))
+        made.append(Mutant(module, line, what, ast.unparse(ast.fix_missing_locations(tree))))
+        _put(node, field, right)
     return made
 
 
-def _line_of(node: ast.AST, field: str | tuple[str, int]) -> int:
-    """Return the line of what is replaced; an operator has none, then that of its expression."""
-    replaced = getattr(node, field[0])[field[1]] if isinstance(field, tuple) else getattr(node, field)
-    return int(getattr(replaced, "lineno", getattr(node, "lineno", 0)))
+def _get(node: ast.AST, field: str | tuple[str, int]) -> ast.AST:
+    found: ast.AST = getattr(node, field[0])[field[1]] if isinstance(field, tuple) else getattr(node, field)
+    return found
 
 
 def _put(node: ast.AST, field: str | tuple[str, int], replacement: ast.AST) -> None:
