@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from tests.mutation.equivalent import is_equivalent
 from tests.mutation.mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[2]
@@ -69,12 +70,12 @@ class Swap(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._mutant.source, f"mutant of {self._mutant.module}", "exec"), vars(module))
 
 
-def all_mutants(modules: Sequence[str] = MODULES) -> list[Mutant]:
-    """Return the mutants of the pure modules."""
+def all_mutants(modules: Sequence[str] = MODULES, *, equivalent: bool = False) -> list[Mutant]:
+    """Return the mutants of the pure modules that are wrong, or those that are said to be equivalent."""
     found: list[Mutant] = []
     for name in modules:
         found += mutants_of(f"auction.{name}", (ROOT / "auction" / f"{name}.py").read_text())
-    return found
+    return [mutant for mutant in found if is_equivalent(mutant) is equivalent]
 
 
 def passes(mutant: Mutant | None) -> bool:
@@ -130,8 +131,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="so many of them, by the seed; 0 is all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--modules", nargs="+", default=list(MODULES))
+    parser.add_argument("--equivalent", action="store_true", help="those of equivalent.py: all must survive")
     options = parser.parse_args()
-    mutants = all_mutants(options.modules)
+    mutants = all_mutants(options.modules, equivalent=options.equivalent)
     if options.sample:
         mutants = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
     began_s = time.monotonic()

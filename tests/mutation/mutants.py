@@ -25,6 +25,8 @@ class Mutant:
     line: int
     what: str
     source: str
+    function: str = ""
+    text: str = ""  # of its line, as it was
 
     @property
     def name(self) -> str:
@@ -34,12 +36,20 @@ class Mutant:
 def mutants_of(module: str, source: str) -> list[Mutant]:
     """Return every mutant of a module, in the order of its lines."""
     tree = ast.parse(source)
+    texts = source.splitlines()
+    functions = {
+        line: node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
     made = []
     for node, field, replacement, what in list(_places(tree)):
         right = _get(node, field)
         line = int(getattr(right, "lineno", getattr(node, "lineno", 0)))  # an operator has none of its own
         _put(node, field, replacement)
-        made.append(Mutant(module, line, what, ast.unparse(ast.fix_missing_locations(tree))))
+        wrong = ast.unparse(ast.fix_missing_locations(tree))
+        made.append(Mutant(module, line, what, wrong, functions[line], texts[line - 1].strip()))
         _put(node, field, right)
     return made
 

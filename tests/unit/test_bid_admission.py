@@ -427,3 +427,13 @@ def test_a_node_that_nothing_is_offered_or_leased_on_is_described_anew_as_a_whol
         assert refused == code(admission.amend_node, bare.state, structs.replace(command, **changes))
     bare.state.node_leases["spare"]["lease"] = bare.award(bare.bid("b"))
     assert "node_in_use" == code(admission.amend_node, bare.state, command)
+
+
+def test_a_node_in_use_may_be_named_anew_and_be_told_the_shape_that_it_has():
+    bare = Bare()
+    bare.node.fabric = "fabric"
+    for command in (
+        AmendNode("node", "acct_owner", name="renamed"),
+        AmendNode("node", "acct_owner", gpus=8, fabric="fabric"),
+    ):
+        assert bare.node is admission.amend_node(bare.state, command)
