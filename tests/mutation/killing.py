@@ -32,6 +32,7 @@ TESTS = (
     "tests/unit/test_bid_admission.py",
     "tests/unit/test_billing.py",
     "tests/unit/test_leases.py",
+    "tests/unit/test_preemption.py",
 )
 # The fastest first: a mutant is done with at its first failure.
 LATER_TESTS = (
