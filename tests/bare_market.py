@@ -16,7 +16,8 @@ from auction.commands import (
 )
 from auction.core import Core
 from auction.errors import Rejection
-from auction.model import Limits
+from auction.ledger import AVAILABLE, ledger_account
+from auction.model import EndReason, Limits
 from tests.simulation.driver import SECOND, START_US, make_market
 
 START_S = START_US // SECOND
@@ -86,6 +87,18 @@ class Bare:
         leases.report_started(self.state, lease, {})
         self.state.take_changes()
         return lease
+
+    def notice(self, lease, reason=EndReason.OUTBID, *, seconds=30, old_price=PRICE):
+        terms = {"notice_seconds": seconds, "old_price": old_price, "price": PRICE, "keep_price": None}
+        return leases.issue_notice(self.state, lease, reason, **terms)
+
+    def leave(self, bid, amount):
+        """Let the bid's account have so much to spare."""
+        self.state.balances[ledger_account(self.state.accounts[bid.account].number, AVAILABLE)] = amount
+
+    def rank(self, bid):
+        """Return the GPUs with which the book ranks the bid as one that runs (R3)."""
+        return self.state.books[bid.market]._bids[bid.id].held
 
     def limited(self, bid, **limits):
         """Limit the bid's account."""

@@ -31,7 +31,9 @@ TESTS = (
     "tests/unit/test_admission.py",
     "tests/unit/test_bid_admission.py",
     "tests/unit/test_billing.py",
+    "tests/unit/test_settlement.py",
     "tests/unit/test_leases.py",
+    "tests/unit/test_lease_ends.py",
     "tests/unit/test_preemption.py",
 )
 # The fastest first: a mutant is done with at its first failure.

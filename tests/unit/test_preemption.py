@@ -19,14 +19,8 @@ def lease_in(bare, bid, state, gpus=1):
         return bare.starting(bid, gpus)
     lease = bare.running(bid, gpus)
     if state == NOTICED:
-        notice(bare, lease, EndReason.OUTBID)
+        bare.notice(lease, old_price=CHEAP)
     return lease
-
-
-def notice(bare, lease, reason):
-    return leases.issue_notice(
-        bare.state, lease, reason, notice_seconds=30, old_price=CHEAP, price=PRICE, keep_price=None
-    )
 
 
 def notice_s(bare, lease):
