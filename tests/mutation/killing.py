@@ -50,6 +50,16 @@ LATER_TESTS = (
     "tests/simulation/test_core.py",
 )
 LEFT_OUT = "not reaches_every_corner"  # half a minute, for what the seeds beside it find too
+# Finding and loading every plugin that is installed takes as long as the tests.
+PLUGINS = (
+    "--disable-plugin-autoload",
+    "-p",
+    "pytest_asyncio.plugin",
+    "-p",
+    "pytest_timeout",
+    "-p",
+    "no:cacheprovider",
+)
 SECONDS_MAX = 90  # then it runs on for ever: killed
 EXIT_TESTS_FAILED = 1
 # Loaded once, before the forks; nothing of the system under test among them.
@@ -108,7 +118,7 @@ def _run_tests(mutant: Mutant | None) -> None:
     if mutant is not None:
         sys.meta_path.insert(0, Swap(mutant))
     for tests in (TESTS, LATER_TESTS):
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", LEFT_OUT, *tests])
+        code = pytest.main(["-x", "-q", *PLUGINS, "-k", LEFT_OUT, *tests])
         if code != pytest.ExitCode.OK:
             break
     os._exit(int(code))
