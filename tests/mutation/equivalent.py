@@ -12,6 +12,10 @@ _STAYS = "a hold that is brought to what it is stays as it is"
 
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     (
+        "auction.ledger", "plan_adjustment",
+        "debit, credit = (CASH_ACCOUNT, account) if amount > 0 else (account, CASH_ACCOUNT)", "Gt is GtE",
+    ): "an adjustment of nothing is refused before it is planned",
+    (
         "auction.admission", "place_bid",
         "if state.live_bid_counts.get((command.account, venue.id), 0) >= LIVE_BIDS_PER_MARKET_MAX:", "0 is 1",
     ): "whether who has no bids counts as none or one: both are thousands away from the limit",

@@ -60,7 +60,7 @@ PLUGINS = (
     "-p",
     "no:cacheprovider",
 )
-SECONDS_MAX = 90  # then it runs on for ever: killed
+SECONDS_MAX = 60  # then it runs on for ever: killed
 EXIT_TESTS_FAILED = 1
 # Loaded once, before the forks; nothing of the system under test among them.
 SHARED = ("hypothesis", "msgspec", "numpy", "pytest", "pytest_asyncio", "matching.book", "matching.reference")

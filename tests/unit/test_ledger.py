@@ -2,6 +2,7 @@
 
 import pytest
 
+from auction import ledger
 from auction.ledger import Transfer, TransferCode, plan_adjustment, plan_refund, plan_settlement
 
 BUYER, OWNER = 1, 2
@@ -53,3 +54,16 @@ def test_the_least_correction_goes_to_the_account():
 
 def parts_of(transfer):
     return transfer.debit, transfer.credit, transfer.amount
+
+
+def test_each_act_is_called_what_it_is():
+    plans = {
+        TransferCode.DEPOSIT: ledger.plan_deposit(BUYER, 7, "r"),
+        TransferCode.ADJUSTMENT: plan_adjustment(OWNER, ledger.EARNING, 7, "r"),
+        TransferCode.PAYOUT: ledger.plan_payout(OWNER, 7, "r"),
+        TransferCode.PAYOUT_PAID: ledger.plan_payout_end(OWNER, 7, "r", is_paid=True),
+        TransferCode.PAYOUT_FAILED: ledger.plan_payout_end(OWNER, 7, "r", is_paid=False),
+        TransferCode.HOLD: ledger.plan_hold(BUYER, 7, "r"),
+        TransferCode.RELEASE: ledger.plan_release(BUYER, 7, "r"),
+    }
+    assert list(plans) == [plan.code for plan in plans.values()]
