@@ -50,16 +50,9 @@ LATER_TESTS = (
     "tests/simulation/test_core.py",
 )
 LEFT_OUT = "not reaches_every_corner"  # half a minute, for what the seeds beside it find too
-# Finding and loading every plugin that is installed takes as long as the tests.
-PLUGINS = (
-    "--disable-plugin-autoload",
-    "-p",
-    "pytest_asyncio.plugin",
-    "-p",
-    "pytest_timeout",
-    "-p",
-    "no:cacheprovider",
-)
+# Finding and loading every plugin that is installed takes as long as the tests; and pytest-timeout would take
+# the process's one alarm for its own.
+PLUGINS = ("--disable-plugin-autoload", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider")
 SECONDS_MAX = 60  # then it runs on for ever: killed
 EXIT_TESTS_FAILED = 1
 # Loaded once, before the forks; nothing of the system under test among them.
