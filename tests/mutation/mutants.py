@@ -6,7 +6,6 @@ module's top, which are policy: a test that repeats them tests nothing.
 """
 
 import ast
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +25,8 @@ class Mutant:
     line: int
     what: str
     source: str
+    function: str = ""
+    text: str = ""  # of its line, as it was
 
     @property
     def name(self) -> str:
@@ -35,17 +36,27 @@ class Mutant:
 def mutants_of(module: str, source: str) -> list[Mutant]:
     """Return every mutant of a module, in the order of its lines."""
     tree = ast.parse(source)
-    count = sum(1 for _ in _places(tree))
+    texts = source.splitlines()
+    functions = {
+        line: node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
     made = []
-    for number in range(count):
-        changed = copy.deepcopy(tree)
-        node, field, replacement, what = next(
-            place for place_number, place in enumerate(_places(changed)) if place_number == number
-        )
-        line = getattr(node, "lineno", 0)
+    for node, field, replacement, what in list(_places(tree)):
+        right = _get(node, field)
+        line = int(getattr(right, "lineno", getattr(node, "lineno", 0)))  # an operator has none of its own
         _put(node, field, replacement)
-        made.append(Mutant(module, line, what, ast.unparse(ast.fix_missing_locations(changed))))
+        wrong = ast.unparse(ast.fix_missing_locations(tree))
+        made.append(Mutant(module, line, what, wrong, functions[line], texts[line - 1].strip()))
+        _put(node, field, right)
     return made
+
+
+def _get(node: ast.AST, field: str | tuple[str, int]) -> ast.AST:
+    found: ast.AST = getattr(node, field[0])[field[1]] if isinstance(field, tuple) else getattr(node, field)
+    return found
 
 
 def _put(node: ast.AST, field: str | tuple[str, int], replacement: ast.AST) -> None:

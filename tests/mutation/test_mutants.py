@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from tests.mutation import killing
+from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants_of
 
 SOURCE = '''
@@ -37,6 +38,22 @@ def test_a_mutant_is_another_program_and_a_valid_one():
         compile(source, "mutant", "exec")
 
 
+def test_a_mutant_says_where_it_is():
+    found = {(mutant.line, mutant.function, mutant.text) for mutant in mutants_of("m", SOURCE)}
+    assert {
+        (7, "pick", "if a <= b and not b == 3:"), (8, "pick", "tell(a)"), (9, "pick", "return a + 1"),
+    } == found  # fmt: skip
+
+
+def test_each_mutant_that_is_said_to_be_equivalent_is_there():
+    """A line that was changed since is to be thought about again."""
+    found = {
+        (mutant.module, mutant.function, mutant.text, mutant.what)
+        for mutant in killing.all_mutants(equivalent=True)
+    }
+    assert set(EQUIVALENT) == found
+
+
 def test_a_survivor_is_told_from_a_killed_one(tmp_path):
     """Goal: the hunt itself has teeth. Method: one mutant, with a test that looks and one that does not."""
     source = (killing.ROOT / "auction" / "units.py").read_text()
@@ -50,7 +67,7 @@ def test_a_survivor_is_told_from_a_killed_one(tmp_path):
         test.write_text(text)
         program = (
             "from tests.mutation import killing\n"
-            f"killing.TESTS = ({str(test)!r},)\n"
+            f"killing.TESTS = killing.LATER_TESTS = ({str(test)!r},)\n"
             f"wrong = killing.Mutant('auction.units', 0, 'wrong', {wrong.source!r})\n"
             "print(killing.passes(None), killing.passes(wrong))\n"
         )

@@ -6,7 +6,7 @@ from auction import admission, ledger
 from auction.commands import AmendNode, CreateNode, CreateOffer, PlaceBid
 from auction.errors import Rejection
 from auction.model import Colocate, OnPreempt, TimeInForce
-from auction.units import AMOUNT_MAX, GPU_COUNT_MAX, PRICE_MAX
+from auction.units import AMOUNT_MAX, GPU_COUNT_MAX, LEVEL_COUNT_MAX, PRICE_MAX
 from tests.simulation.driver import SECOND, START_US, make_market
 from tests.small_market import Market
 
@@ -191,6 +191,9 @@ def test_two_offers_share_a_nodes_gpus():
         ({}, None),
         ({"price_cap": 10_000}, None),
         ({"price_cap": 10_001}, "price_out_of_range"),
+        ({"price_increment": 1, "price_cap": 9_999}, None),
+        ({"price_increment": 1, "price_cap": LEVEL_COUNT_MAX}, None),
+        ({"price_increment": 1, "price_cap": LEVEL_COUNT_MAX + 1}, "price_out_of_range"),
         ({"price_increment": 0}, "price_out_of_range"),
         ({"price_cap": 0}, "price_out_of_range"),
         ({"price_cap": PRICE_MAX, "price_increment": PRICE_MAX // 100}, None),

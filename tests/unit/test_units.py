@@ -14,6 +14,7 @@ from auction.units import (
     fee_share,
     format_microusd,
     gross_reserve,
+    next_beat_us,
     parse_microusd,
 )
 
@@ -71,3 +72,24 @@ def test_an_owner_never_nets_less_than_its_reserve(reserve, fee_bps):
     hour = charge(0, gross, 1, 3600)[0]
     assert hour - fee_share(hour, fee_bps) >= reserve
     assert 0 == gross % 100
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0.000000"), (-1, "-0.000001"), (1_000_000, "1.000000")])
+def test_six_places_are_written_and_zero_has_no_sign(value, text):
+    assert text == format_microusd(value)
+
+
+@pytest.mark.parametrize(
+    ("now_us", "beat_us"),
+    [(0, 10_000_000), (1, 10_000_000), (9_999_999, 10_000_000), (10_000_000, 20_000_000)],
+)
+def test_the_next_beat_is_the_next_multiple_of_the_period_after_now(now_us, beat_us):
+    assert beat_us == next_beat_us(now_us, 10)
+
+
+@pytest.mark.parametrize(
+    ("price", "gpus", "seconds", "most"),
+    [(3_600, 2, 3, 6), (3_601, 1, 1, 2), (1, 3, 1_200, 1), (1, 3, 1_201, 2), (0, 8, 60, 0)],
+)
+def test_exposure_is_the_exact_product_rounded_up(price, gpus, seconds, most):
+    assert most == exposure(price, gpus, seconds)
