@@ -56,10 +56,11 @@ def fuzz_surface(size: Size, seed: int) -> Outcome:
     unavailable = seen.statuses[503]
     figure = (
         f"{seen.requests:,} requests in {seen.seconds:,.0f} s, {len(seen.faults)} faults, "
-        f"{len(seen.leaks)} leaks, {unavailable} times 503; well afterwards, audit and replay clean"
+        f"{len(seen.leaks)} leaks, {unavailable} times 503; audit and replay clean; "
+        f"afterwards a bid was {'taken' if seen.well_after else 'not taken'}"
     )
     if seen.faults or seen.leaks or not seen.well_after:
-        return Outcome(False, f"{figure}; well: {seen.well_after}; {[*seen.faults, *seen.leaks][:1]}"[:600])
+        return Outcome(False, f"{figure}; {[*seen.faults, *seen.leaks][:1]}"[:600])
     return Outcome(seen.requests >= count, figure)
 
 
