@@ -135,7 +135,7 @@ class MarketBook:
         self._bids[bid_id] = _Terms(handle, level, gpus, minimum, held, colocated)
 
     def lift(self, bid_id: str) -> None:
-        """Take a bid without leases out for a trial; `set_bid` puts it back."""
+        """Take a bid without leases out, for a trial or for good; `set_bid` puts it back."""
         terms = self._bids.pop(bid_id)
         self._book.cancel_bid(terms.handle)
         del self._bid_ids[terms.handle]

@@ -121,10 +121,8 @@ def _send(state: State, bid: Bid, market_id: str) -> None:
     """From here on the bid is in another market, a newcomer there."""
     book = state.books[bid.market]
     if book.has_bid(bid.id):  # a market that does not clear now kept it
-        book.set_bid(
-            bid.id, limit=bid.limit, gpus=0, min_gpus=1, colocated=False, held=0, arrival_tick=0,
-            arrival_hash=0, seq=0,
-        )  # fmt: skip
+        book.lift(bid.id)
+        book.is_dirty = True
     book.ranked_once.discard(bid.id)
     bid.reclaimed_gpus, bid.is_newcomer = 0, False
     bid.awaits_outcome, bid.awarded_gpus = True, 0

@@ -82,7 +82,8 @@ def _array_literal(values: list[Any]) -> str:
     return "{" + ",".join(str(value) for value in values) + "}"
 
 
-def _to_json(value: Any) -> str:
+def to_json(value: Any) -> str:
+    """Write a value as jsonb takes it."""
     return msgspec.json.encode(value).decode()
 
 
@@ -95,7 +96,7 @@ def _column(field: msgspec.structs.FieldInfo) -> Column:
     origin = typing.get_origin(kind)
     if origin is list and issubclass(typing.get_args(kind)[0], Struct):
         decoder = msgspec.json.Decoder(kind)
-        return Column(name, field.name, "text[]", f"r.{name}::jsonb", _to_json, decoder.decode, is_optional)
+        return Column(name, field.name, "text[]", f"r.{name}::jsonb", to_json, decoder.decode, is_optional)
     if origin is list:
         element = {str: "text", int: "smallint"}[typing.get_args(kind)[0]]
         # unnest flattens nested arrays, so a list travels as its literal.

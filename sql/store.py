@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import msgspec
 from msgspec import Struct
 
 from auction import ledger
@@ -43,7 +42,7 @@ from auction.ports import Answer, Changes, KeyedRequest, LiveState, StoredAnswer
 from auction.units import MICROSECONDS_PER_SECOND, Price
 from sql import query
 from sql.combine import Statement, combined
-from sql.rows import TABLES, decode_rows, select_columns
+from sql.rows import TABLES, decode_rows, select_columns, to_json
 
 # Whatever asyncpg raises when the server goes away; anything without an SQLSTATE counts as that.
 CONNECTION_ERRORS = (
@@ -417,16 +416,12 @@ def _usage(usage: Sequence[Usage]) -> Statement:
 
 def _curves(curves: Sequence[Curve]) -> list[Statement]:
     markets, ticks = [curve.market for curve in curves], [curve.tick for curve in curves]
-    demand = [_to_json(curve.demand) for curve in curves]
-    supply = [_to_json(curve.supply) for curve in curves]
+    demand = [to_json(curve.demand) for curve in curves]
+    supply = [to_json(curve.supply) for curve in curves]
     return [
         Statement(query("insert_curves"), [markets, ticks, demand, supply]),
         Statement(query("forget_curves"), [markets, ticks, CURVES_KEPT_TICKS]),
     ]
-
-
-def _to_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _answers(answers: Sequence[StoredAnswer]) -> Statement:
