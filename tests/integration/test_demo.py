@@ -34,11 +34,14 @@ class Demo:
         return (await self.call("GET", path, role))["data"]
 
     async def until(self, read, is_wanted):
-        async with asyncio.timeout(30):
-            while True:
-                if is_wanted(found := await read()):
-                    return found
-                await asyncio.sleep(0.1)
+        found = None
+        try:
+            async with asyncio.timeout(30):
+                while not is_wanted(found := await read()):
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(f"not within 30 s; the last that was read: {found}") from None
+        return found
 
     async def stop(self, number):
         """Signal the process; return its exit code."""

@@ -39,14 +39,17 @@ async def test_the_printed_link_signs_a_funded_buyer_in_once_and_another_can_be_
 
 
 async def test_rivals_outbid_a_lease_which_stays_by_raising(tmp_path):
-    """Its notice says what to bid; that bid ends the notice, and the rivals' bids end by themselves."""
+    """Its notice says what to bid; that bid ends the notice, and the rivals' bids end by themselves.
+
+    Of one GPU, because more may stand on several nodes: as many leases, and as many notices.
+    """
     data_dir = tmp_path / "demo"
     async with demo(data_dir, "--tick-seconds", "1", "--notice-seconds", "20") as running:
         market = running.facts["markets"][0]
-        body = {"market": market, "gpus": 2, "limit_price_per_gpu_hour": "4.000000"}
+        body = {"market": market, "gpus": 1, "limit_price_per_gpu_hour": "4.000000"}
         placed = await running.call("POST", "/v1/bids", "buyer", body)
         await running.until(lambda: running.list("/v1/leases?state=running", "buyer"), lambda found: found)
-        options = ("--seconds", "30", "--json", "--data-dir", data_dir)
+        options = ("--seconds", "15", "--json", "--data-dir", data_dir)
         code, output, errors = await run("demo", "squeeze", *options)
         assert 0 == code, errors
         told = json.loads(output)
