@@ -17,7 +17,7 @@ from api.keys import mint_key, scopes_of
 from auction.clock import Clock
 from auction.commands import CreateAccount
 from auction.engine import Engine
-from tests.support import Server, running_market
+from tests.support import Server, forget_applications, running_market
 
 DEADLINE_SECONDS = 20.0
 MARKET = "h100-sxm.test"
@@ -145,6 +145,7 @@ async def serving(
 ) -> AsyncIterator[Venue]:
     """Serve a database; `operator` is the key of an earlier run."""
     async with AsyncExitStack() as stack:
+        stack.callback(forget_applications)
         engine = await stack.enter_async_context(running_market(database, clock=clock))
         if operator is None:
             key, operator = mint_key(

@@ -57,9 +57,9 @@ def fuzz_surface(size: Size, seed: int) -> Outcome:
     figure = (
         f"{seen.requests:,} requests in {seen.seconds:,.0f} s, {len(seen.faults)} faults, "
         f"{len(seen.leaks)} leaks, {unavailable} times 503; audit and replay clean; "
-        f"afterwards a bid was {'taken' if seen.well_after else 'not taken'}"
+        f"afterwards a newcomer {'may not bid: ' + seen.not_well if seen.not_well else 'bids'}"
     )
-    if seen.faults or seen.leaks or not seen.well_after:
+    if seen.faults or seen.leaks or seen.not_well:
         return Outcome(False, f"{figure}; {[*seen.faults, *seen.leaks][:1]}"[:600])
     return Outcome(seen.requests >= count, figure)
 

@@ -63,7 +63,7 @@ class Seen:
     leaks: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    well_after: bool = False
+    not_well: str = ""  # what a newcomer was told afterwards, where it was not what it should be
 
     def fault(self, where: list[str], text: str) -> None:
         if len(where) < FAULTS_KEPT:
@@ -85,10 +85,6 @@ class Surface:
     @property
     def tenants(self) -> list[Sender]:
         return [sender for sender in self._senders if sender.key is not None]
-
-    @property
-    def buyer(self) -> Sender:
-        return next(sender for sender in self._senders if sender.role == "buyer")
 
     async def run(self, count: int, seconds_max: float) -> Seen:
         """Send `count` requests over several connections and sockets, fewer if the time ends."""
@@ -205,8 +201,11 @@ class Log(logging.Handler):
 
 
 @asynccontextmanager
-async def surface(server: Server, seed: int) -> AsyncIterator[tuple[Surface, aiohttp.ClientSession]]:
-    """Serve a fresh database with tenants; at the end the engine is stopped, audited and replayed."""
+async def surface(server: Server, seed: int) -> AsyncIterator[tuple[Surface, aiohttp.ClientSession, str]]:
+    """Serve a fresh database with tenants; at the end the engine is stopped, audited and replayed.
+
+    Yields what attacks, a session at the server, and the operator's key.
+    """
     database = await server.new_database()
     config = Config(
         is_demo=True, port=0, runs_simulator=True, simulator_start_seconds=0, simulator_drain_seconds=0,
@@ -230,7 +229,7 @@ async def surface(server: Server, seed: int) -> AsyncIterator[tuple[Surface, aio
                 senders = await _people(session, operator, dice)
                 for sender in senders:
                     requests.add(sender)
-                yield Surface(port, requests, senders, dice), session
+                yield Surface(port, requests, senders, dice), session, operator
         finally:
             await runner.cleanup()
             await pool.close()
@@ -266,28 +265,37 @@ async def _people(session: aiohttp.ClientSession, operator: str, dice: random.Ra
     return senders
 
 
-async def is_well(session: aiohttp.ClientSession, sender: Sender) -> bool:
-    """Say whether the server is ready, and takes and cancels a bid."""
-    async with session.get("/readyz") as response:
-        if response.status != 200:
-            return False
-    headers = {"Authorization": f"Bearer {sender.key}"}
-    body = {"market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "0.50"}
-    async with session.post("/v1/bids", json=body, headers=headers) as response:
-        # All that it has may be held by bids that the fuzzing placed: that is a proper answer too.
-        return response.status in (201, 402)
+async def complaint(session: aiohttp.ClientSession, operator: str) -> str:
+    """Return what does not work for somebody who comes now: opens an account, pays in, bids; "" for nothing.
+
+    A newcomer, because the tenants may have set limits of their own or spent all that they had.
+    """
+    key = operator
+    steps: list[tuple[str, str, Any]] = [
+        ("GET", "/readyz", None),
+        ("POST", "/v1/operator/accounts", {"name": "newcomer", "roles": ["buyer"]}),
+        ("POST", "/v1/deposits", {"amount": "100.00"}),
+        ("POST", "/v1/bids", {"market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "0.50"}),
+    ]
+    for method, path, body in steps:
+        headers = {"Authorization": f"Bearer {key}"}
+        async with session.request(method, path, json=body, headers=headers) as response:
+            if response.status >= 300:
+                return f"{method} {path} -> {response.status} {(await response.text())[:300]}"
+            key = (await response.json()).get("key", key)
+    return ""
 
 
 async def attack(server: Server, count: int, seed: int, seconds_max: float = 3_600) -> Seen:
     """Run a whole attack; raises if the audit or the replay afterwards fails."""
-    async with surface(server, seed) as (running, session):
+    async with surface(server, seed) as (running, session, operator):
         log = Log(running.seen)
         logging.getLogger("fallow").addHandler(log)
         try:
             seen = await running.run(count, seconds_max)
         finally:
             logging.getLogger("fallow").removeHandler(log)
-        seen.well_after = await is_well(session, running.buyer)
+        seen.not_well = await complaint(session, operator)
     return seen
 
 

@@ -24,6 +24,7 @@ from tests.simulation.database import SimulatedStore
 from tests.simulation.outbox_twin import OutboxTwin
 from tests.simulation.read_twin import AuditLogTwin, NoSql, NoTargets, ReadTwin
 from tests.simulation.virtual_loop import Process
+from tests.support import forget_applications
 
 HOST, PORT = "127.0.0.1", 8080
 URL = f"http://{HOST}:{PORT}"
@@ -58,6 +59,7 @@ class Server:
         finally:
             self.is_serving = False
             self.process.kill()
+            forget_applications()
 
     async def _serve(self):
         self.engine = Engine(SimulatedStore(self._database), SystemClock())
