@@ -8,7 +8,7 @@ from tests.api.conftest import MARKET
 
 PATH = f"/v1/markets/{MARKET}/interruptions"
 INSERT_TICKS = """INSERT INTO ticks SELECT made.*
-    FROM (SELECT * FROM ticks WHERE market = $1 ORDER BY tick DESC LIMIT 1) t
+    FROM (SELECT * FROM ticks WHERE market = $1 ORDER BY tick LIMIT 1) t
     CROSS JOIN (SELECT n, CASE WHEN n % 1000 < 100 THEN 3000000 ELSE 1000000 END AS price
         FROM generate_series(1, 60000) n) p
     CROSS JOIN LATERAL jsonb_populate_record(NULL::ticks, to_jsonb(t) || jsonb_build_object(
