@@ -29,6 +29,7 @@ class Server:
 
     def __init__(self, data_dir: Path, bin_dir: Path | None = None) -> None:
         self.postgres = EmbeddedPostgres(data_dir, bin_dir=bin_dir)
+        self._template: str | None = None
         self._loop = asyncio.new_event_loop()
         # The server dies with the thread that spawned it, so it is spawned here, on the main thread.
         self._loop.run_until_complete(self.postgres.start())
@@ -41,15 +42,22 @@ class Server:
         self._thread.join(10)
 
     async def new_database(self, *, migrated: bool = True) -> Database:
+        """Create a database: an empty one, or a copy of the one that was migrated first."""
+        if not migrated:
+            return await self._create()
+        if self._template is None:
+            database = await self._create()
+            await database.prepare(apply_migrations=True)
+            self._template = database.arguments["database"]
+        return await self._create(f'TEMPLATE "{self._template}"')
+
+    async def _create(self, options: str = "") -> Database:
         arguments = self.postgres.connect_arguments()
         name = f"test_{os.getpid()}_{next(_numbers)}"
         connection = await asyncpg.connect(**arguments)
-        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.execute(f'CREATE DATABASE "{name}" {options}')
         await connection.close()
-        database = Database({**arguments, "database": name})
-        if migrated:
-            await database.prepare(apply_migrations=True)
-        return database
+        return Database({**arguments, "database": name})
 
 
 def forget_applications() -> None:

@@ -18,6 +18,7 @@ def test_scores_are_the_mean_squared_error_and_the_shares_of_each_bin():
     assert [(row["predictions"], row["outbid"]) for row in scores["reliability"]] == [(2, 0.5), (1, 1.0)]
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)  # one is enough for a bench
 @pytest.mark.skipif(
     not (DATA / "alibaba-openb-pods.csv").exists(), reason="the recorded cluster is not part of this package"
 )

@@ -1,5 +1,6 @@
 """Rows of bench_http at a smoke size: what was charged is checked against what is owed, by the row itself."""
 
+import pytest
 from rich.progress import Progress
 
 from bench import http_gateway, http_settlement
@@ -8,6 +9,7 @@ LEASES = 20_000
 MARKET_LEASES = 800
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)  # one is enough for a bench
 async def test_settlement_charges_what_is_owed_and_the_market_every_lease(server):
     arguments = server.postgres.connect_arguments()
     facts = {"socket": arguments["host"], "pg_port": arguments["port"], "user": arguments["user"]}

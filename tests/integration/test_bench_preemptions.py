@@ -1,9 +1,12 @@
 """The preemption benchmarks at a smoke size: they run, and their figures say what the database says."""
 
+import pytest
+
 from bench import preempt_chaos, preempt_half
 from tests.support import assert_audit_passes
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)  # one is enough for a bench
 async def test_half_of_the_leases_get_their_notice_in_one_commit(server):
     database = await server.new_database()
     figures = await preempt_half.measure(database, 800)
@@ -15,6 +18,7 @@ async def test_half_of_the_leases_get_their_notice_in_one_commit(server):
     await assert_audit_passes(database)
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)  # one is enough for a bench
 async def test_every_notice_is_kept_and_heard_through_the_storm(server):
     database = await server.new_database()
     figures = await preempt_chaos.measure(database, 160, seed=1)

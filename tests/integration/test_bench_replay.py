@@ -27,6 +27,7 @@ async def replayed(server, parameters: Parameters):
     return result
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)  # one is enough for a bench
 async def test_a_replay_is_reproducible_and_its_figures_agree(server):
     """The hash does not depend on how the changes are cut into commits. Both runs are audited."""
     result = await replayed(server, smoke("tight"))

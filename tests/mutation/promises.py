@@ -6,9 +6,9 @@ import sys
 from tests.mutation.killing import ROOT
 from tests.proof.promise import Outcome, Promise, Size
 
-SAMPLE_SHORT = 20
+SAMPLE_SHORT = 8
 KILLED_MIN = 0.9
-# Twenty mutants say little about a rate; a suite that misses more than five of them has lost its teeth.
+# Eight mutants say little about a rate; a suite that misses more than two of them has lost its teeth.
 KILLED_SHORT_MIN = 0.75
 SECONDS_MAX = {Size.SHORT: 570, Size.FULL: 4 * 3_600}
 
