@@ -3,6 +3,7 @@
 import pytest
 
 from api import risk
+from api.risk_record import Records
 from api.services import SERVICES
 from tests.api.conftest import MARKET
 
@@ -73,6 +74,35 @@ async def test_suggested_limits_are_three_honest_ones(recorded):
     assert limits == sorted(limits) and odds == sorted(odds, reverse=True)
     assert shown[0]["limit"] == quote["price_to_fill"]
     assert odds[0] > 0.5 and odds[2] <= 0.05
+
+
+async def test_a_record_that_is_carried_on_is_what_a_fresh_one_would_be(venue, monkeypatch):
+    """Whatever the pages: nothing twice, nothing left out, and what a week has passed is dropped."""
+    monkeypatch.setattr("sql.risk_reads.PAGE_TICKS", 2)
+    await venue.offer_node()
+    await venue.place(limit_price_per_gpu_hour="1.20", gpus=2)
+    await venue.lease_in("running")
+    reader = venue.client.app[SERVICES].records._reader
+    market = venue.engine.core.markets[MARKET]
+    carried, now_us = Records(reader), venue.engine.clock.now_us()
+    first = await carried.of(market, now_us)
+    stands = await carried.of(market, now_us + 29_000_000)
+    assert stands is first, "asked again within half a minute nothing is read"
+    await venue.until(lambda: ticked(venue, first.tick + 3), "three more ticks")
+    await venue.ok(
+        "POST", f"/v1/operator/markets/{MARKET}/halt", venue.operator, {"status": "halted", "reason": "x"}
+    )
+    for later_us in (now_us + 31_000_000, first.at_us[0] + 7 * 86_400_000_000 + 1_500_000):
+        kept, fresh = await carried.of(market, later_us), await Records(reader).of(market, later_us)
+        assert kept.tick == fresh.tick >= first.tick + 3
+        assert (kept.from_us, kept.step_seconds) == (fresh.from_us, fresh.step_seconds)
+        for column in ("at_us", "keep", "grid"):
+            assert getattr(kept, column).tolist() == getattr(fresh, column).tolist()
+    assert kept.from_us > first.from_us, "what is older than a week is dropped"
+
+
+async def ticked(venue, tick):
+    return (await venue.ok("GET", f"/v1/markets/{MARKET}/ticks/latest"))["tick"] >= tick
 
 
 async def test_without_a_record_there_are_no_odds_and_no_suggestions(venue):
