@@ -1,4 +1,4 @@
-"""Every command that README.md and the demo print, run as printed against a demo.
+"""Every command that the READMEs and the demo print, run as printed against a demo.
 
 What a reader would put in is put in: the key and the address that the demo printed, a deadline not yet over.
 What cannot run in a test is named with its reason, and whatever is neither run nor named fails.
@@ -17,7 +17,8 @@ import pytest
 from api.app import ROUTES
 from tests.integration.test_demo import free_port
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "api/README.md", "fallow/README.md")]
 SECONDS_MAX = 90
 NOT_RUN = {
     "pip install . && fallow demo": "it is how this test's own environment and demo began",
@@ -41,9 +42,14 @@ NEEDS_MORE = {  # commands that the text names without all that they need: that 
 }
 
 
-def printed_in_readme():
-    """Return the commands of its blocks, in order, and those inside its sentences."""
-    text = README.read_text()
+def all_text():
+    """Return what the pages say, one after the other."""
+    return "\n".join(page.read_text() for page in PAGES)
+
+
+def printed_commands():
+    """Return the commands of their blocks, in order, and those inside their sentences."""
+    text = all_text()
     blocks, inline = [], []
     for kind, body in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         joined = body.replace("\\\n", " ")
@@ -57,7 +63,7 @@ def printed_in_readme():
 
 
 def printed_python():
-    (program,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```", all_text(), re.MULTILINE | re.DOTALL)
     return program
 
 
@@ -135,8 +141,8 @@ def test_what_the_demo_prints_works(demo):
             demo.check(command, *settings)
 
 
-def test_the_blocks_of_the_readme_work(demo):
-    blocks, _ = printed_in_readme()
+def test_the_blocks_of_the_readmes_work(demo):
+    blocks, _ = printed_commands()
     ran = 0
     for command in blocks:
         if command in NOT_RUN or command.startswith("export "):
@@ -152,7 +158,7 @@ def test_the_blocks_of_the_readme_work(demo):
 
 
 def test_the_commands_inside_sentences_work_or_exist(demo):
-    _, inline = printed_in_readme()
+    _, inline = printed_commands()
     assert len(inline) >= 10
     for command in inline:
         if command in NOT_RUN:
@@ -161,7 +167,7 @@ def test_the_commands_inside_sentences_work_or_exist(demo):
         demo.check(shown, FALLOW_KEY=demo.key, FALLOW_URL=demo.url)
 
 
-def test_the_python_of_the_readme_trades(demo):
+def test_the_python_of_the_readmes_trades(demo):
     """Its stream goes on for ever: what it says of its own bid is enough."""
     program = f"KEY = {demo.key!r}\n{demo.filled(printed_python())}"
     seen = set()
@@ -175,17 +181,23 @@ def test_the_python_of_the_readme_trades(demo):
         process.kill()
 
 
-def test_the_routes_that_the_readme_names_exist():
+def test_the_routes_that_the_readmes_name_exist():
     known = {(route.method, re.sub(r"\{\w+\}", "*", route.path)) for route in ROUTES} | {
         ("GET", "/v1/stream")
     }
-    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/v1/[^` ?]*)", README.read_text())
+    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/v1/[^` ?]*)", all_text())
     assert len(named) >= 15
     for method, path in named:
         path = re.sub(r"\{\w+\}|20\d\d-\d\d", "*", path)
         assert (method, path) in known, (method, path)
 
 
+def test_what_the_readmes_link_to_is_there():
+    linked = [(page, to) for page in PAGES for to in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    assert len(linked) >= 10
+    assert [] == [(page.name, to) for page, to in linked if not (page.parent / to).exists()]
+
+
 def test_everything_named_here_is_still_printed():
-    blocks, inline = printed_in_readme()
+    blocks, inline = printed_commands()
     assert set(NOT_RUN) | NEEDS_MORE <= {*blocks, *inline}
