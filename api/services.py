@@ -57,7 +57,7 @@ class Services:
     tickets: Tickets
     replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
     leaving: asyncio.Event = field(default_factory=asyncio.Event)  # every socket is to close
-    waits: set[asyncio.Timeout] = field(default_factory=set)
+    waits: dict[asyncio.Timeout, None] = field(default_factory=dict)  # in the order in which they began
     # When each market's median price was read, and what it was.
     medians: dict[str, tuple[int, Price | None]] = field(default_factory=dict)
     # All markets at a glance, and when that was read.
@@ -76,11 +76,11 @@ class Services:
     async def patience(self, seconds: float | None) -> AsyncIterator[None]:
         """Bound a long poll, or (None) a stream; raises TimeoutError when that, or the server, ends."""
         async with asyncio.timeout(seconds) as wait:
-            self.waits.add(wait)
+            self.waits[wait] = None
             try:
                 yield
             finally:
-                self.waits.discard(wait)
+                self.waits.pop(wait, None)
 
     def end_waits(self) -> None:
         """Let every long poll answer now: the server is stopping."""

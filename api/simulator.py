@@ -37,7 +37,7 @@ class Simulator:
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
         self._subscription: Subscription | None = None
-        self._reports: set[asyncio.Task[None]] = set()
+        self._reports: dict[asyncio.Task[None], None] = {}
         self._listener: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -87,8 +87,8 @@ class Simulator:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
+        self._reports[task] = None
+        task.add_done_callback(self._reports.pop)
 
     async def _report_later(self, lease_id: str, state: str, connect: dict[str, str], seconds: float) -> None:
         await asyncio.sleep(seconds)

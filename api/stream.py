@@ -143,8 +143,9 @@ class Session:
         ]
         try:
             done, _ = await asyncio.wait([writing, *others], return_when=asyncio.FIRST_COMPLETED)
-            for part in done:
-                part.result()
+            for part in [writing, *others]:  # in this order: where several end at once the first one says why
+                if part in done:
+                    part.result()
         except Closing as closing:
             await self._close(others, closing.code, str(closing))
         except Unavailable as outage:

@@ -108,7 +108,7 @@ class OrderEntry:
         self._free = IN_FLIGHT_MAX
         self._freed = asyncio.Event()
         self._gathering: _Group | None = None  # that the next order may still join
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[asyncio.Task[None], None] = {}
         self._placed: set[str] = set()
         self._undecided: dict[str, str] = {}  # bids on their way, and their markets
         self._forget_above = FORGET_ABOVE_BIDS
@@ -138,8 +138,8 @@ class OrderEntry:
             # Tasks begin in the order made, and the first thing that this one does is to enter the inbox.
             with acting(tenant(principal.account)):
                 task = asyncio.create_task(self._decide(group))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._answering[task] = None
+            task.add_done_callback(self._answering.pop)
         group.orders.append(order)
         group.places += places
 

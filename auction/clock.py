@@ -76,7 +76,7 @@ class ManualClock:
 
     def __init__(self, now_us: int) -> None:
         self._now_us = now_us
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, None] = {}
 
     def now_us(self) -> int:
         return self._now_us
@@ -98,6 +98,6 @@ class ManualClock:
     async def wait(self, bell: asyncio.Event, until_us: int | None) -> None:
         if until_us is not None and self._now_us >= until_us:
             return
-        self._waiting.add(bell)
+        self._waiting[bell] = None
         await bell.wait()
-        self._waiting.discard(bell)
+        self._waiting.pop(bell, None)

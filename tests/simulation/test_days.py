@@ -6,7 +6,7 @@ from tests.simulation import planted
 from tests.simulation.core_days import CoreDays
 from tests.simulation.coverage import Coverage
 from tests.simulation.lives import live, live_all
-from tests.simulation.promises import PLANT_SEEDS, caught
+from tests.simulation.promises import PLANT_SEEDS, caught, is_one_history
 from tests.simulation.server_days import ServerDays
 
 
@@ -52,3 +52,8 @@ def test_a_day_that_ended_early_is_no_day():
 def test_seed_29_an_outage_while_a_node_was_late_stops_nobody():
     """It once failed an assertion in the tick that billed the node's silent seconds (test_delivery.py)."""
     assert live(29, layer="core", days=2).violation is None
+
+
+def test_seed_9_what_lies_where_in_memory_decides_nothing():
+    """A socket whose parts ended together was once closed for the reason that a set gave first."""
+    assert is_one_history(lambda: ServerDays(9).run(0.02))
