@@ -138,7 +138,8 @@ async def own_key(call: Call[Any, Any]) -> ApiKey:
 async def unconfirmed_max(services: Services, market: str, now_us: int) -> Price | None:
     """Return the highest limit that needs no confirmation: ten times the median price of the last 24 hours.
 
-    None while the market has too little history for a median.
+    None while the market has too little history for a median, and where GPUs went for nothing: ten times
+    nothing says nothing of a limit.
     """
     if market not in services.engine.core.markets:
         return None  # the engine refuses it with its own words
@@ -146,7 +147,7 @@ async def unconfirmed_max(services: Services, market: str, now_us: int) -> Price
     if known is None or not 0 <= now_us - known[0] < MEDIAN_STANDS_SECONDS * MICROSECONDS_PER_SECOND:
         known = now_us, await price_quantile(services.reader, market, 0.5, from_us=now_us - DAY_US)
         services.medians[market] = known
-    return None if known[1] is None else Price(CONFIRM_ABOVE_MEDIANS * known[1])
+    return Price(CONFIRM_ABOVE_MEDIANS * known[1]) if known[1] else None
 
 
 async def _set(call: Call[LimitsBody, NoQuery], scope: str, account: str) -> Reply[LimitsView]:

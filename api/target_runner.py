@@ -47,6 +47,7 @@ PAUSE_SECONDS = 1.0
 LOOKS_MAX = 4
 
 BID_CANCELLED = "bid_cancelled"  # by somebody else: the target pauses
+BID_REJECTED = "bid_rejected"  # the market failed on it: another one like it would not do better
 AHEAD_OF_PACE = "ahead_of_pace"  # by the target itself: it wants nothing now
 KEY_REVOKED = "key_revoked"
 TOO_MANY_BIDS = "too_many_bids"
@@ -191,6 +192,8 @@ class TargetRunner:
         if row is None or row.bid.status not in BID_FINAL or row.leases:
             return target, False
         is_other = target.reason not in (AHEAD_OF_PACE, BID_CANCELLED)
+        if target.state is TargetState.ACTIVE and row.bid.status is BidStatus.REJECTED:
+            target = await self._save(target, state=TargetState.PAUSED, reason=BID_REJECTED)
         if target.state is TargetState.ACTIVE and row.bid.status is BidStatus.CANCELLED and is_other:
             target = await self._save(target, state=TargetState.PAUSED, reason=BID_CANCELLED)
         return target, True

@@ -33,6 +33,7 @@ WebhookType = Literal[
     "bid.cancelled",
     "bid.expired",
     "bid.exhausted",
+    "bid.rejected",
     "lease.started",
     "lease.resized",
     "lease.preempting",

@@ -135,7 +135,7 @@ Operation = PlaceOperation | AmendOperation | CancelOperation
 
 
 class ReasonView(Struct, frozen=True):
-    """Why not (more of) the bid was filled: outbid, protected or no_fit.
+    """Why not (more of) the bid was filled: outbid, protected, no_fit or engine_error.
 
     `winning_price` is the lowest limit that would fill it all if nothing else changed; only where one
     bid is shown.

@@ -3,7 +3,16 @@
 from msgspec import Struct
 
 from auction import admission, alternatives, billing, leases, limits
-from auction.commands import AckNotice, AmendBid, CancelBid, Choice, PlaceBid, ReleaseLease, TestNotice
+from auction.commands import (
+    AckNotice,
+    AmendBid,
+    CancelBid,
+    Choice,
+    PlaceBid,
+    RejectBid,
+    ReleaseLease,
+    TestNotice,
+)
 from auction.errors import NotFound, Rejection
 from auction.events import EventKind
 from auction.ids import arrival_hash
@@ -214,6 +223,19 @@ def cancel_bid(state: State, bid: Bid, *, release: bool) -> None:
         leases.refresh_bid(state, bid)
         leases.sync_bid(state, bid)
     state.books[bid.market].is_dirty = True
+
+
+def reject(state: State, command: RejectBid) -> Bid:
+    """Take a bid out that the market cannot clear with; its tenant is told why."""
+    bid = state.bids.get(command.bid)
+    if bid is None:
+        raise NotFound("bid")
+    bid.version += 1
+    bid.updated_at_us = state.now_us
+    bid.reason_code, bid.reason_price, bid.reason_needed, bid.reason_usable = "engine_error", None, None, None
+    leases.finish(state, bid, BidStatus.REJECTED)
+    state.books[bid.market].is_dirty = True
+    return bid
 
 
 def release(state: State, command: ReleaseLease) -> Lease:

@@ -72,6 +72,12 @@ class CancelBid(Struct, frozen=True, tag=True):
     expected_version: int | None = None
 
 
+class RejectBid(Struct, frozen=True, tag=True):
+    """Take a bid out on which a rule of ours fails (FAULTS.md F26); the engine's own, nobody asks for it."""
+
+    bid: str
+
+
 class CancelAfter(Struct, frozen=True, tag=True):
     """Dead man's switch: cancel all bids of the account unless it is set again in time; 0 switches it off.
 
@@ -356,6 +362,7 @@ Command = (
     PlaceBid
     | AmendBid
     | CancelBid
+    | RejectBid
     | CancelAfter
     | ReleaseLease
     | AckNotice

@@ -53,6 +53,7 @@ from auction.commands import (
     JournalEntry,
     PlaceBid,
     RecallNode,
+    RejectBid,
     ReleaseLease,
     ReportLease,
     ReportNode,
@@ -118,6 +119,7 @@ _HANDLERS: dict[type[Struct], Callable[[State, Any], Any]] = {
     PlaceBid: bidding.place,
     AmendBid: bidding.amend,
     CancelBid: bidding.cancel,
+    RejectBid: bidding.reject,
     CancelAfter: lifetime.cancel_after,
     ReleaseLease: bidding.release,
     AckNotice: bidding.acknowledge,
@@ -283,7 +285,7 @@ class Core:
                 return [state.markets[name] for name in names]
             case PlaceBid(alternatives=[_, *_] as choices):
                 return [state.markets[c.market] for c in choices if c.market in state.markets]
-            case AmendBid(bid=name) | CancelBid(bid=name):
+            case AmendBid(bid=name) | CancelBid(bid=name) | RejectBid(bid=name):
                 bid = state.bids.get(name)
                 return [] if bid is None else [state.markets[market] for market in bid.markets]
             case _:

@@ -19,7 +19,7 @@ import msgspec
 
 from auction.bidding import repeat_of
 from auction.clock import Clock
-from auction.commands import Command, PlaceBid, SetMarketStatus
+from auction.commands import Command, PlaceBid
 from auction.core import Core
 from auction.errors import CommandFault, Rejection, TickFault, Unavailable
 from auction.inbox import Inbox
@@ -27,6 +27,7 @@ from auction.market import Book
 from auction.model import Bid, MarketStatus
 from auction.ports import Answer, Changes, KeyedRequest, Store, StoredAnswer
 from auction.publisher import Publisher
+from auction.quarantine import Aside
 from auction.timings import TickTiming, Timings
 
 BATCH_COMMANDS_MAX = 2_000
@@ -91,6 +92,7 @@ class Engine:
         self._in_flight: set[tuple[str, str]] = set()
         self._bell = asyncio.Event()
         self._is_draining = False
+        self._has_left_ticks = False  # what was due was not cleared with the last batch, and is at once
         self._snapshot_seq = 0
         self._writing: asyncio.Task[None] | None = None
         self._unwritten = _Decided([])
@@ -231,10 +233,12 @@ class Engine:
         A failure leaves the state half changed: it is read again, its cause is put aside, and all others are
         decided anew. Raises the TickFault of a market that fails even while it is halted.
         """
-        void: list[str] = []
+        aside = Aside()
         while True:
             try:
-                return await self._decide_batch(batch)
+                decided = await self._decide_batch(batch, clears=aside.clears)
+                self._has_left_ticks = not aside.clears
+                return decided
             except (CommandFault, TickFault) as fault:
                 log.critical("%s", fault, exc_info=fault)
                 self.fault_count += 1
@@ -244,24 +248,21 @@ class Engine:
                     is_halted = any(
                         self.core.markets[name].status is MarketStatus.HALTED for name in fault.markets
                     )
-                    if is_halted or not set(fault.markets).isdisjoint(void):
+                    if is_halted or not set(fault.markets).isdisjoint(aside.void):
                         raise
-                    void += fault.markets
+                    may_wait = bool(batch) and not self._has_left_ticks
+                    await aside.add_cause(
+                        self.core, fault.markets, self.clock, has_commands=may_wait, make_book=self._make_book
+                    )
                 else:
                     poison = batch.pop(fault.place)
                     if not poison.future.done():
                         poison.future.set_exception(
                             Rejection("engine_error", "a rule of the market failed on this; it was not done")
                         )
-                self._halt(void)
+                aside.put(self.core, self.clock.now_us())
 
-    def _halt(self, names: Sequence[str]) -> None:
-        """Halt markets whose tick cannot finish: their tenants run on at the last price (R12)."""
-        for name in names:
-            reason = f"tick {self.core.markets[name].tick + 1} failed and is void; see the server's log"
-            self.core.apply(SetMarketStatus(name, MarketStatus.HALTED, reason), self.clock.now_us())
-
-    async def _decide_batch(self, batch: list[_Submission]) -> _Decided:
+    async def _decide_batch(self, batch: list[_Submission], *, clears: bool = True) -> _Decided:
         """Look up what is known already, and decide; the state is ahead of the storage from here on."""
         answers, known = dict(self._unwritten.answers), dict(self._unwritten.known)
         keyed = [submission.keyed for submission in batch if submission.keyed is not None]
@@ -289,7 +290,7 @@ class Engine:
             decided.replies.append(reply)
         decided.known = {pair: bid for pair, bid in known.items() if pair not in earlier}
         due_us, began_us = self.core.next_due_us(), self.clock.now_us()
-        ticks = self.core.run_due(began_us)
+        ticks = self.core.run_due(began_us) if clears else []
         decided.decided_us = self.clock.now_us()
         if ticks:
             late_us = max(0, began_us - (began_us if due_us is None else due_us))

@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     BID_CANCELLED = "bid.cancelled"
     BID_EXHAUSTED = "bid.exhausted"
     BID_EXPIRED = "bid.expired"
+    BID_REJECTED = "bid.rejected"
     LEASE_AWARDED = "lease.awarded"
     LEASE_STARTING = "lease.starting"
     LEASE_STARTED = "lease.started"

@@ -39,6 +39,11 @@ PREEMPTIONS = frozenset({
     EndReason.OUTBID, EndReason.MOVED, EndReason.FUNDS_EXHAUSTED, EndReason.MAX_SPEND, EndReason.SPEND_CAP,
     EndReason.OFFER_WITHDRAWN,
 })  # fmt: skip
+ENDED = {
+    BidStatus.CANCELLED: EventKind.BID_CANCELLED,
+    BidStatus.EXPIRED: EventKind.BID_EXPIRED,
+    BidStatus.REJECTED: EventKind.BID_REJECTED,
+}
 # Ends by which a tenant loses GPUs that it would have kept.
 LOSSES = frozenset({EndReason.OUTBID, EndReason.OFFER_WITHDRAWN, EndReason.NODE_LOST})
 
@@ -270,7 +275,7 @@ def _promised_end_us(state: State, lease: Lease) -> int:
 
 
 def finish(state: State, bid: Bid, status: BidStatus) -> None:
-    """End a bid by its owner's instruction: its leases end now, its hold goes back to the microdollar."""
+    """End a bid: its leases end now, its hold goes back to the microdollar."""
     expired = status is BidStatus.EXPIRED
     bid.status = status
     state.touch(bid)
@@ -281,8 +286,7 @@ def finish(state: State, bid: Bid, status: BidStatus) -> None:
     if not remaining:
         billing.adjust_hold(state, bid, Amount(0))
         state.drop_bid(bid)
-    kind = EventKind.BID_EXPIRED if expired else EventKind.BID_CANCELLED
-    state.emit(kind, bid, account=bid.account, market=bid.market)
+    state.emit(ENDED[status], bid, account=bid.account, market=bid.market)
 
 
 def split(state: State, lease: Lease, gpu_count: int) -> Lease:

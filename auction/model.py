@@ -77,9 +77,10 @@ class BidStatus(StrEnum):
     CANCELLED = "cancelled"
     EXHAUSTED = "exhausted"
     EXPIRED = "expired"
+    REJECTED = "rejected"  # a rule of ours failed on it (F26)
 
 
-BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED, BidStatus.EXPIRED})
+BID_FINAL = frozenset({BidStatus.CANCELLED, BidStatus.EXHAUSTED, BidStatus.EXPIRED, BidStatus.REJECTED})
 
 
 class LeaseState(StrEnum):
@@ -303,7 +304,9 @@ class Bid(Struct):
     reclaimed_gpus: int = 0  # lost to the owner since the last tick: keeps incumbent rank once (R3)
     has_lapsed: bool = False  # its last tick is over: it keeps what it has and wins nothing more
     awaits_outcome: bool = True  # placed or changed since a tick last spoke of it
-    reason_code: str | None = None  # why not (more of it) was filled: outbid | protected | no_fit
+    reason_code: str | None = (
+        None  # why not (more of it) was filled: outbid | protected | no_fit | engine_error
+    )
     reason_price: Price | None = None
     reason_needed: int | None = None
     reason_usable: int | None = None

@@ -61,6 +61,8 @@ SQLSTATE_FENCED = "FA001"  # of require_fence
 SHARD_ID = 0  # there is one so far
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
+BID_FINAL_SQL = "('cancelled', 'exhausted', 'expired', 'rejected')"  # as the index bids_live has it
+
 FIND_CLIENT_BIDS = (  # LATERAL with LIMIT for the reason that find_answers.sql gives
     f"SELECT {select_columns(Bid, 'b.')} FROM unnest($1::text[], $2::text[]) AS p(account, named) "
     "CROSS JOIN LATERAL (SELECT * FROM bids i "
@@ -285,9 +287,7 @@ class PostgresStore:
             markets=markets,
             nodes=await select(Node, "t.state <> 'retired'"),
             offers=await select(Offer, "t.status <> 'withdrawn'"),
-            bids=await select(
-                Bid, f"t.status NOT IN ('cancelled', 'exhausted', 'expired') OR {live_lease.format('bid')}"
-            ),
+            bids=await select(Bid, f"t.status NOT IN {BID_FINAL_SQL} OR {live_lease.format('bid')}"),
             leases=leases,
             notices=await select(Notice, "t.closed_at_us IS NULL"),
             balances=[tuple(row) for row in await connection.fetch(query("read_balances"))],

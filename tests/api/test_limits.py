@@ -117,6 +117,8 @@ async def test_a_limit_far_above_the_median_needs_a_second_word(venue):
         "2.100000"
     )
     assert (await bid(venue, venue.buyer, limit_price_per_gpu_hour="2.01", confirm_limit=True)).status == 201
+    services.medians["h100-sxm.test"] = venue.engine.clock.now_us(), Price(0)
+    assert (await bid(venue, venue.buyer, limit_price_per_gpu_hour="2.01")).status == 201, "all was free"
 
 
 async def test_the_median_is_of_the_ticks_that_traded(venue):

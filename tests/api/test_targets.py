@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from auction import clearing
 from auction.targets import bid_of
 from tests.api.conftest import MARKET, serving
 
@@ -148,6 +149,31 @@ async def test_who_cancels_its_bid_pauses_it_and_a_person_resumes_it(venue):
     await venue.ok("POST", "/v1/bids/cancel-after", venue.buyer, stop)
     shown = await venue.until(paused, "the dead man's switch")
     assert (shown["reason"], shown["bids"]) == ("bid_cancelled", 2)
+
+
+async def test_a_target_whose_bid_the_market_fails_on_pauses_and_places_no_other(venue, monkeypatch):
+    """What is rejected for a defect of ours is rejected again: nobody tries it at every tick."""
+    run_tick = clearing.run_tick
+
+    def failing(state, market):
+        poison = [bid for bid in state.bids.values() if bid.gpus == 7]
+        tick = run_tick(state, market)
+        assert not poison, "planted"
+        return tick
+
+    monkeypatch.setattr(clearing, "run_tick", failing)
+    await venue.offer_node()
+    target = await hold(venue, gpus=7)
+
+    async def paused():
+        shown = await seen(venue, target)
+        return shown if shown["state"] == "paused" else None
+
+    shown = await venue.until(paused, "the pause")
+    assert (shown["reason"], shown["bids"]) == ("bid_rejected", 1)
+    (bid,) = await bids_of(venue, target)
+    assert (bid["status"], bid["reason"]["code"], bid["held"]) == ("rejected", "engine_error", "0.000000")
+    assert (await venue.ok("GET", f"/v1/markets/{MARKET}", venue.buyer))["status"] == "open"
 
 
 async def test_a_target_is_bound_by_its_key(venue):

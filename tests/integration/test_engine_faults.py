@@ -116,6 +116,39 @@ async def test_a_tick_that_cannot_finish_is_void_and_halts_its_market_alone(serv
         assert engine.core.markets[market.id].tick > cleared[market.id]
 
 
+async def test_a_waiting_bid_on_which_the_tick_fails_is_rejected_and_its_hold_is_back(server, monkeypatch):
+    """The books balance, the journal replays, and the next server clears on (audited when it stops)."""
+    run_tick = clearing.run_tick
+
+    def failing(state, market):
+        poison = [bid.id for bid in state.bids.values() if bid.labels == POISON]
+        tick = run_tick(state, market)
+        assert not poison, "planted"
+        return tick
+
+    monkeypatch.setattr(clearing, "run_tick", failing)
+    database = await server.new_database()
+    clock = ManualClock(START_US)
+    async with running_market(database, clock=clock) as engine:
+        market = await open_market(engine)
+        good = (await engine.execute(bid(gpus=4))).bid
+        before = engine.core.balance(RIVAL)
+        poison = (await engine.execute(bid(RIVAL, gpus=1, labels=POISON))).bid
+        await reach(engine, clock, 12)
+        assert engine.fault_count == 1
+        assert engine.core.markets[market.id].status is MarketStatus.OPEN
+        assert engine.core.bids[good.id].filled_gpus == 4
+        assert poison.id not in engine.core.bids
+        assert engine.core.balance(RIVAL).available == before.available
+    connection = await database.connect()
+    row = await connection.fetchrow("SELECT status, held, reason_code FROM bids WHERE id = $1", poison.id)
+    await connection.close()
+    assert tuple(row) == ("rejected", 0, "engine_error")
+    async with running_market(database, clock=clock) as engine:
+        await reach(engine, clock, 10)
+        assert engine.fault_count == 0
+
+
 async def test_two_markets_that_fail_at_once_are_both_halted(server, broken):
     database = await server.new_database()
     clock = ManualClock(START_US)

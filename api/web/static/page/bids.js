@@ -132,8 +132,9 @@ const WHY_NOT = {
   outbid: "others bid more",
   protected: "who runs already is not displaced by so little",
   no_fit: "no machine has so many GPUs free together",
+  engine_error: "the market failed on it: our fault, its hold is back",
 };
-const OVER = new Set(["cancelled", "expired", "exhausted"]);
+const OVER = new Set(["cancelled", "expired", "exhausted", "rejected"]);
 
 function BidRow({ bid }) {
   const headroom =
