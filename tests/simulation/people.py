@@ -16,6 +16,7 @@ from aiohttp import web
 
 from fallow.client import AsyncClient
 from fallow.client.errors import ProblemError, UnavailableError
+from tests.simulation.poison import AT_ONCE, AT_THE_TICK
 from tests.simulation.server import URL
 
 MARKET = "h100.sim"
@@ -67,9 +68,13 @@ class Person:
                 answer = Answer(response.status, raw, is_repeat)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
-        allowed = answer.status < 500 or answer.status == 503
+        allowed = answer.status < 500 or answer.status == 503 or self.may_fail(answer)
         self.world.oracle.require(allowed, f"no 5xx but 503: {method} {path}: {answer.status} {raw[:300]}")
         return answer
+
+    def may_fail(self, answer):
+        """Say whether this answer of 5xx is one that it asked for."""
+        return False
 
     async def ask(self, method, path, body=None, *, key=None):
         """Repeat a request until its answer is definite."""
@@ -199,6 +204,36 @@ class Buyer(Person):
             self.world.oracle.require(event.seq == seq + 1, f"P11: {self.account}: {event.seq} after {seq}")
             seq = event.seq
             self.world.sometimes("event heard")
+
+
+class Poisoner(Person):
+    """Bids on which rules of the market fail (poison.py): F26, each fails alone, whatever else happens."""
+
+    async def run(self):
+        async with aiohttp.ClientSession() as self.session:
+            while not self.world.is_closing:
+                await self.rest(300, 1_500)
+                if not self.world.network.weather.is_fair and self.world.has_faults:
+                    await self.poison(self.dice.choice([AT_ONCE, AT_THE_TICK]))
+
+    def may_fail(self, answer):
+        return answer.status == 500 and answer.field("code") == "engine_error"
+
+    async def poison(self, when):
+        self.asked += 1
+        terms = {"market": MARKET, "gpus": 1, "limit_price_per_gpu_hour": "3.00", "labels": {"poison": when}}
+        answer = await self.ask("POST", "/v1/bids", terms, key=f"poison-{self.asked}")
+        if when == AT_ONCE:
+            self.world.oracle.require(answer.status == 500, f"F26: {answer.status} for a rule that failed")
+            self.world.sometimes("poison refused")
+            return
+        self.world.oracle.require(answer.status == 201, f"F26: {answer.status} for what fails later")
+        bid = answer.field("id")
+        self.world.oracle.acknowledge(self.account, bid, answer.status)
+        while (shown := (await self.ask("GET", f"/v1/bids/{bid}")).field("status")) == "open":
+            await self.rest(5, 60)
+        self.world.oracle.require(shown == "rejected", f"F26: {bid} is {shown}")
+        self.world.sometimes("poison rejected")
 
 
 class Owner(Person):

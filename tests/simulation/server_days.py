@@ -28,7 +28,8 @@ from tests.simulation.memory_network import Network, Weather
 from tests.simulation.oracle import Oracle
 from tests.simulation.outbox_twin import Endpoint, OutboxRows
 from tests.simulation.outside import machine_of
-from tests.simulation.people import MARKET, Bot, Buyer, Owner, Receiver, SlowReader
+from tests.simulation.people import MARKET, Bot, Buyer, Owner, Poisoner, Receiver, SlowReader
+from tests.simulation.poison import poisonous
 from tests.simulation.server import URL, Server
 from tests.simulation.virtual_loop import Process, VirtualLoop
 
@@ -44,7 +45,7 @@ EXPECTED = (
     "wall clock stepped", "owner vanished", "same key at once", "same key again",
     "same key, other body", "key in progress",
     "client gave up", "event heard", "webhook heard", "webhook refused", "slow reader held back",
-    "slow reader cut off", "notice told in time", "preempted",
+    "slow reader cut off", "notice told in time", "preempted", "poison refused", "poison rejected",
 )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ class ServerDays:
         logging.disable(logging.CRITICAL)
         asyncio.set_event_loop(loop)
         try:
-            with machine_of(loop, self.seed) as self.time, _scratch() as self.state_dir:
+            with machine_of(loop, self.seed) as self.time, _scratch() as self.state_dir, poisonous():
                 self.loop = loop
                 loop.run_until_complete(self._live(days))
                 self._check_end()
@@ -191,7 +192,7 @@ class ServerDays:
             provisioning_seconds=600,
         )
         await engine.execute(CreateMarket(market))
-        makers = [Bot, Bot, Bot, Buyer, Buyer, SlowReader]
+        makers = [Bot, Bot, Bot, Buyer, Buyer, SlowReader, Poisoner]
         self.people = [
             maker(self, f"{maker.__name__} {number}", *await self._account(engine, "buyer"))
             for number, maker in enumerate(makers)

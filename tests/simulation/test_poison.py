@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from auction import clearing
 from auction.clock import ManualClock
 from auction.commands import (
     CreateAccount,
@@ -24,7 +23,7 @@ from auction.memory import MemoryShard, MemoryStore
 from auction.model import Bid, Market, MarketStatus
 from auction.quarantine import POISON_BIDS_MAX, Aside, Search
 from tests.simulation.driver import START_US, make_market
-from tests.simulation.planted import exchanged
+from tests.simulation.poison import failing_tick
 
 MARKET = "h100.us"
 OPENING = [
@@ -40,19 +39,6 @@ OPENING = [
 
 def bid(name, gpus=1):
     return PlaceBid(name, "acct_a", MARKET, gpus, 1_000_000)
-
-
-def failing(where):
-    """The rule of a tick fails, after it has changed the state, where `where(state)` says so."""
-    honest = clearing.run_tick
-
-    def run_tick(state, market):
-        fails = market.status is not MarketStatus.HALTED and where(state)
-        tick = honest(state, market)
-        assert not fails, "planted"
-        return tick
-
-    return exchanged(clearing, "run_tick", run_tick)
 
 
 @asynccontextmanager
@@ -83,7 +69,7 @@ def statuses(shard):
 
 async def test_a_bid_on_which_the_tick_fails_is_rejected_alone_and_the_tick_goes_on():
     shard, clock = MemoryShard(), ManualClock(START_US)
-    with failing(lambda state: "bid_poison" in state.bids):
+    with failing_tick(lambda state: "bid_poison" in state.bids):
         commands = [*OPENING, bid("bid_good"), bid("bid_poison"), bid("bid_better")]
         engine, _ = await live(commands, shard=shard, clock=clock)
         assert engine.fault_count == 1
@@ -100,7 +86,7 @@ async def test_a_bid_on_which_the_tick_fails_is_rejected_alone_and_the_tick_goes
 async def test_a_bid_that_comes_with_the_tick_is_written_first_and_rejected_then():
     """What only the batch knows cannot be looked for in the state: the tick waits for one commit."""
     shard, clock = MemoryShard(), ManualClock(START_US)
-    with failing(lambda state: "bid_poison" in state.bids):
+    with failing_tick(lambda state: "bid_poison" in state.bids):
         async with engine_on(shard, clock) as engine:
             for command in [*OPENING, bid("bid_good")]:
                 await engine.execute(command)
@@ -123,7 +109,7 @@ async def test_a_bid_that_comes_with_the_tick_is_written_first_and_rejected_then
 )
 async def test_of_many_bids_those_are_found_that_are_the_cause(poison, rejected):
     names = [f"bid_{number:02}" for number in range(30)]
-    with failing(lambda state: not poison.isdisjoint(state.bids)):
+    with failing_tick(lambda state: not poison.isdisjoint(state.bids)):
         _, shard = await live([*OPENING, *map(bid, names)])
     assert rejected == {name for name, status in statuses(shard).items() if status == "rejected"}
     assert shard.rows[Market][MARKET].tick == 1
@@ -131,7 +117,7 @@ async def test_of_many_bids_those_are_found_that_are_the_cause(poison, rejected)
 
 async def test_of_two_bids_that_fail_together_one_is_enough():
     names = [f"bid_{number:02}" for number in range(9)]
-    with failing(lambda state: {"bid_02", "bid_06"} <= state.bids.keys()):
+    with failing_tick(lambda state: {"bid_02", "bid_06"} <= state.bids.keys()):
         _, shard = await live([*OPENING, *map(bid, names)])
     assert ["bid_06"] == [name for name, status in statuses(shard).items() if status == "rejected"]
 
@@ -149,7 +135,7 @@ async def test_where_no_waiting_bid_is_the_cause_the_market_is_halted_and_all_bi
     names = [f"bid_{number:02}" for number in range(30)]
     await live([*OPENING, *map(bid, names)], ticks=ticks, shard=shard, clock=clock)
     before, balances = statuses(shard), dict(shard.balances)
-    with failing(where):
+    with failing_tick(where):
         engine, _ = await live([], shard=shard, clock=clock)
         again, _ = await live([], shard=shard, clock=clock)
     assert [engine.fault_count, again.fault_count] == [1, 0]
@@ -163,7 +149,7 @@ async def test_where_no_waiting_bid_is_the_cause_the_market_is_halted_and_all_bi
 async def test_who_has_no_time_left_finds_nothing():
     engine, _ = await live([*OPENING, bid("bid_a"), bid("bid_poison")], ticks=0)
     at_us = engine.core.now_us + 10_000_000
-    with failing(lambda state: "bid_poison" in state.bids):
+    with failing_tick(lambda state: "bid_poison" in state.bids):
         search = Search(engine.core.live(), Aside(), [MARKET], at_us, None)
         assert ["bid_poison"] == await search.find(lambda: True)
         assert await search.find(lambda: False) is None
