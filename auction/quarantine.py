@@ -94,10 +94,12 @@ class Search:
             return []
         if not await self._clears_without(suspects):
             return None
-        while len(found) < POISON_BIDS_MAX and has_time():
+        while len(found) < POISON_BIDS_MAX:
             # With the first `good` of the suspects the markets clear, with the first `bad` they do not.
             good, bad = 0, len(suspects)
             while bad - good > 1:
+                if not has_time():
+                    return None
                 middle = (good + bad) // 2
                 if await self._clears_without(found + suspects[middle:]):
                     good = middle
