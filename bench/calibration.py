@@ -26,7 +26,7 @@ from bench.openb_trace import PRICE_INCREMENT, Scenario, load_scenario
 from bench.replay_openb import REPOSITORY, SCENARIOS, replay
 from sql.pool import Database, open_database
 from sql.reads import Reader
-from sql.risk_reads import record
+from sql.risk_reads import ticks_after
 
 HORIZONS_SECONDS = (3_600, 21_600)
 LIMITS_ABOVE = (1.0, 1.05, 1.1, 1.25, 1.5)  # times the keep price of the moment
@@ -65,7 +65,7 @@ async def grids(database: Database, step_seconds: int) -> dict[str, Prices]:
         reader = Reader(pool)
         found = {}
         for row in await pool.fetch("SELECT id FROM markets ORDER BY id"):
-            at_us, high, entry = await record(reader, row["id"], from_us=0)
+            _, at_us, high, entry = await ticks_after(reader, row["id"], -1, from_us=0)
             if at_us.size > 1:
                 found[row["id"]] = on_grid(
                     at_us,
