@@ -28,7 +28,7 @@ from tests.crash.planted import command
 from tests.integration.test_market_process import Demo
 from tests.proof.promise import Outcome, Promise, Size
 
-KILLS = {Size.SHORT: 6, Size.FULL: 200}
+KILLS = {Size.SHORT: 4, Size.FULL: 200}
 VICTIMS = ("server", "postmaster", "session", "both")
 ROOT = Path(__file__).parents[2]
 MARKET = "h100-sxm.us"

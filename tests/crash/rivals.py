@@ -28,7 +28,7 @@ from tests.crash import books
 from tests.crash.planted import command
 from tests.proof.promise import Outcome, Promise, Size
 
-ROUNDS = {Size.SHORT: 4, Size.FULL: 100}
+ROUNDS = {Size.SHORT: 2, Size.FULL: 100}
 ROOT = Path(__file__).parents[2]
 FENCED = ("another engine is running", "no longer holds shard", "has taken shard")  # what a fenced one says
 PORT = 18260

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,17 @@ from tests.fuzz.surface import OPEN
 LEAKED_BYTES = 200_000
 
 
-def plant(what: str) -> None:
+def plant(what: Sequence[str]) -> None:
     """Make every answer leave something behind."""
     kept: list[Any] = []
     right = Call.reply
 
     def leaking(call: Call[Any, Any], value: Any) -> Any:
-        if what == "memory":
+        if "memory" in what:
             kept.append(os.urandom(LEAKED_BYTES))
-        elif what == "descriptors":
+        if "descriptors" in what:
             kept.append(os.open("/dev/null", os.O_RDONLY))
-        else:
+        if "tasks" in what:
             kept.append(asyncio.get_running_loop().create_task(asyncio.sleep(3_600)))
         return right(call, value)
 
@@ -71,7 +72,7 @@ async def serve(arguments: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--plant", choices=("memory", "descriptors", "tasks"))
+    parser.add_argument("--plant", nargs="+", default=[], choices=("memory", "descriptors", "tasks"))
     options = parser.parse_args()
     if options.plant:
         plant(options.plant)

@@ -10,6 +10,7 @@ import itertools
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,9 +154,9 @@ async def _people(port: int, operator: str) -> str:
         return str(buyer)
 
 
-async def soak(database: Database, seconds: float, planted: str | None = None) -> Health:
+async def soak(database: Database, seconds: float, planted: Sequence[str] = ()) -> Health:
     """Serve, load, listen, stop, audit."""
-    command = [sys.executable, "-m", "tests.soak.served", *(["--plant", planted] if planted else [])]
+    command = [sys.executable, "-m", "tests.soak.served", *(["--plant", *planted] if planted else [])]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
     )
@@ -213,7 +214,7 @@ def _health(
     )  # fmt: skip
 
 
-def run_soak(seconds: float, planted: str | None = None) -> Health:
+def run_soak(seconds: float, planted: Sequence[str] = ()) -> Health:
     """Do it with a database of its own."""
 
     async def whole(server: Server) -> Health:

@@ -10,12 +10,12 @@ SECONDS = 8.0
 
 
 @pytest.mark.parametrize(
-    ("planted", "complaint"),
-    [("memory", "memory grows"), ("descriptors", "descriptors grow"), ("tasks", "tasks grow")],
+    ("planted", "complained_of"),
+    [(["memory"], {"memory grows"}), (["descriptors", "tasks"], {"descriptors grow", "tasks grow"})],
 )
-def test_what_every_answer_leaves_behind_is_found(planted, complaint):
+def test_what_every_answer_leaves_behind_is_found(planted, complained_of):
     health = run_soak(SECONDS, planted)
-    assert complaint in complaints(health, Size.SHORT), health
+    assert complained_of <= set(complaints(health, Size.SHORT)), health
 
 
 def test_a_slope_is_what_it_says():
