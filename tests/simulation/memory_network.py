@@ -151,7 +151,7 @@ class MemoryTransport(asyncio.Transport):
             self.protocol.pause_writing()
 
     def close(self):
-        if self._is_closing:
+        if self._is_closing or self.loop.is_closed():  # a response that is collected after its world ended
             return
         self._is_closing = True
         self.peer._push(None, max(self._last_due_s, self.loop.time() + DELAY_SECONDS[0]))

@@ -15,6 +15,7 @@ from contextvars import ContextVar, copy_context
 
 TURN_SECONDS = 1e-6
 BEGIN_SECONDS = 1_000.0
+CLOSES_MAX = 20
 
 PROCESS = ContextVar("process", default=None)
 
@@ -180,23 +181,34 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.failures.append(f"{context['message']}: {where}")
 
     def bury(self):
-        """Let go of what has died; its `finally` blocks run now, and nobody hears them."""
+        """Let go of the dead and of the living: their `finally` blocks run now, and nobody hears them."""
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
             self._ready.clear()
             self._scheduled.clear()
-            for tasks, _ in self.graveyard:
-                for task in tasks:
-                    task._log_destroy_pending = False
-                    if not task.done():
-                        with suppress(Exception):  # whatever a dead process' `finally` blocks meet
-                            task.get_coro().close()
+            left = [task for tasks, _ in self.graveyard for task in tasks if not task.done()]
+            left += asyncio.all_tasks(self)
             self.graveyard.clear()
+            for task in left:
+                task._log_destroy_pending = False
+                _close(task.get_coro())
+            for task in asyncio.all_tasks(self) - set(left):  # begun by such a block
+                task._log_destroy_pending = False
+                task.get_coro().close()
         finally:
             sys.unraisablehook = hook
             logging.disable(level)
+
+
+def _close(work):
+    """End a coroutine, which may await in its `finally` blocks: it is not heard of again in another test."""
+    for _ in range(CLOSES_MAX):
+        with suppress(Exception):  # whatever such a block meets, or that it went on
+            work.close()
+        if work.cr_frame is None:
+            return
 
 
 def _make_task(loop, work, **named):
