@@ -60,6 +60,12 @@ def needed_hold(
     return max([own, *others])
 
 
+def is_underfunded(state: State, bid: Bid) -> bool:
+    """Say whether the hold fell short since the last tick and still does: what a restart would find."""
+    fell_short = bid.id in state.books[bid.market].underfunded
+    return fell_short and bid.held < needed_hold(state, bid, bid.limit, bid.gpus)
+
+
 def room(state: State, bid: Bid) -> int:
     """Return by how much the bid's hold may still grow: the account's money, the bid's cap and the day's."""
     rooms: list[int] = [state.available(bid.account)]
@@ -330,8 +336,9 @@ def settle_due(state: State, market: Market, to_s: int) -> list[Bid]:
         heappush(book.settlements, (to_s + market.settlement_seconds, lease_id))
         touched[lease.bid] = state.bids[lease.bid]
     for bid_id in sorted(book.underfunded):
-        if bid_id in state.bids:
-            touched[bid_id] = state.bids[bid_id]
+        bid = state.bids.get(bid_id)
+        if bid is not None and is_underfunded(state, bid):
+            touched[bid_id] = bid
     book.underfunded.clear()
     exhausted = []
     for bid in touched.values():

@@ -94,7 +94,7 @@ def start_pending(state: State, waiting: Iterable[Lease]) -> int:
     started = 0
     for lease in sorted(waiting, key=lambda x: (x.awarded_at_us, x.id)):
         bid = state.bids[lease.bid]
-        if bid.id in state.books[lease.market].underfunded:
+        if billing.is_underfunded(state, bid):
             continue  # the next tick decides whether it can still pay
         if bid.filled_gpus + lease.gpu_count > bid.gpus:
             continue  # its old GPUs are still under notice: never more than it asked for

@@ -12,7 +12,7 @@ clear at the same instant; one that clears alone takes the bids that win in it.
 
 from collections.abc import Sequence
 
-from auction import leases
+from auction import billing, leases
 from auction.commands import RouteBids
 from auction.model import Alternative, Bid, BidStatus, Market, MarketStatus
 from auction.state import State
@@ -89,7 +89,7 @@ def _is_free(state: State, bid: Bid) -> bool:
         and bid.asked_gpus > 0
         and not bid.has_lapsed
         and not state.bid_leases[bid.id]
-        and bid.id not in state.books[bid.market].underfunded
+        and not billing.is_underfunded(state, bid)
     )
 
 

@@ -57,3 +57,8 @@ def test_seed_29_an_outage_while_a_node_was_late_stops_nobody():
 def test_seed_7_what_lies_where_in_memory_decides_nothing():
     """A socket whose parts ended together was once closed for the reason that a set gave first."""
     assert is_one_history(lambda: ServerDays(7).run(0.02))
+
+
+def test_seed_72_a_hold_that_fell_short_and_was_enough_again_is_forgotten():
+    """Amended to less before the tick, its bid was topped up there by whoever had not started meanwhile."""
+    assert live(72, layer="core", days=2).violation is None

@@ -49,7 +49,10 @@ def a_market_with_gpus_to_spare():
 
 
 def short_of_money(bare, bid, stands):
-    bare.state.books[US].underfunded = {bid.id} if stands else set()
+    """It fell short, and is no longer hindered when what is held is enough again."""
+    bare.state.books[US].underfunded = {bid.id}
+    needed = billing.needed_hold(bare.state, bid, bid.limit, bid.gpus)
+    bid.held = needed - 1 if stands else needed
 
 
 def has_what_it_asked_for(bare, bid, stands):
