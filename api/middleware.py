@@ -29,6 +29,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPSuccessful as success:
         response = success
     except Exception as error:
+        if isinstance(error, ConnectionError) and request.transport is None:
+            raise  # its client has gone: nobody's fault, and aiohttp lets it go
         response = _problem_response(request, error)
     if not response.prepared:
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]

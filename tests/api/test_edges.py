@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from api.config import Config
 from api.keys import mint_key
+from api.middleware import boundary
 from api.rate_limits import Policies, Policy
 from auction.commands import CreateAccount
 from fallow.serve import running_server
@@ -223,3 +225,19 @@ async def test_orders_over_the_socket_are_charged_like_requests(throttled):
         assert (refused["code"], refused["retryable"]) == ("rate_limited", True)
         await client.send(type="bid.cancel", id="out", bid=placed["id"])
         assert (await client.until(type="ack", id="out"))["result"]["status"] == "cancelled"
+
+
+async def test_a_client_that_has_gone_is_no_fault_of_ours(venue, caplog):
+    """Its lost connection was logged as a failed request: whoever reads the log looks for our defect."""
+
+    async def handler(request):
+        raise ConnectionResetError("Connection lost")
+
+    gone = make_mocked_request("GET", "/v1/ws", app=venue.client.app)
+    gone.protocol.transport = None
+    with pytest.raises(ConnectionResetError):
+        await boundary(gone, handler)
+    assert [] == [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    there = make_mocked_request("GET", "/v1/ws", app=venue.client.app)
+    assert 500 == (await boundary(there, handler)).status, "a connection of ours"
+    assert "failed" in caplog.text

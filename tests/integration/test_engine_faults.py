@@ -102,6 +102,7 @@ async def test_a_tick_that_cannot_finish_is_void_and_halts_its_market_alone(serv
         asked = asyncio.create_task(engine.execute(bid(RIVAL, gpus=1)))
         await asked
         await reach(engine, clock, 20)
+        await engine.settled()
         halted = engine.core.markets[market.id]
         assert (halted.status, halted.tick) == (MarketStatus.HALTED, cleared[market.id])
         assert "is void" in halted.status_reason
@@ -135,6 +136,7 @@ async def test_a_waiting_bid_on_which_the_tick_fails_is_rejected_and_its_hold_is
         before = engine.core.balance(RIVAL)
         poison = (await engine.execute(bid(RIVAL, gpus=1, labels=POISON))).bid
         await reach(engine, clock, 12)
+        await engine.settled()  # the search has its awaits
         assert engine.fault_count == 1
         assert engine.core.markets[market.id].status is MarketStatus.OPEN
         assert engine.core.bids[good.id].filled_gpus == 4
