@@ -60,7 +60,7 @@ def fuzz_surface(size: Size, seed: int) -> Outcome:
         f"afterwards a newcomer {'may not bid: ' + seen.not_well if seen.not_well else 'bids'}"
     )
     if seen.faults or seen.leaks or seen.not_well:
-        return Outcome(False, f"{figure}; {[*seen.faults, *seen.leaks][:1]}"[:600])
+        return Outcome(False, f"{figure}; {seen.leaks[:1]} {seen.faults[:1]}"[:1_500])
     return Outcome(seen.requests >= count, figure)
 
 
