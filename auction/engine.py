@@ -252,7 +252,7 @@ class Engine:
                         raise
                     may_wait = bool(batch) and not self._has_left_ticks
                     await aside.add_cause(
-                        self.core, fault.markets, self.clock, has_commands=may_wait, make_book=self._make_book
+                        self.core, fault.markets, self.clock, may_wait=may_wait, make_book=self._make_book
                     )
                 else:
                     poison = batch.pop(fault.place)

@@ -304,9 +304,8 @@ class Bid(Struct):
     reclaimed_gpus: int = 0  # lost to the owner since the last tick: keeps incumbent rank once (R3)
     has_lapsed: bool = False  # its last tick is over: it keeps what it has and wins nothing more
     awaits_outcome: bool = True  # placed or changed since a tick last spoke of it
-    reason_code: str | None = (
-        None  # why not (more of it) was filled: outbid | protected | no_fit | engine_error
-    )
+    # Why not (more of it) was filled: outbid | protected | no_fit | engine_error.
+    reason_code: str | None = None
     reason_price: Price | None = None
     reason_needed: int | None = None
     reason_usable: int | None = None

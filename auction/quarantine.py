@@ -49,17 +49,20 @@ class Aside:
         markets: Sequence[str],
         clock: Clock,
         *,
-        has_commands: bool,
+        may_wait: bool,
         make_book: type[Book] | None,
     ) -> None:
-        """Add what makes the tick of these markets fail, or the markets; `core` is as stored."""
+        """Add what makes the tick of these markets fail, or the markets; `core` is as stored.
+
+        With `may_wait` a cause that is not in `core` may come with the batch, which is then written first.
+        """
         at_us = clock.now_us()
         search = Search(core.live(), self, markets, at_us, make_book)
         poison = await search.find(lambda: clock.now_us() < at_us + SEARCH_US_MAX)
         if poison:
             log.critical("rejected, because no tick of %s clears with them: %s", ", ".join(markets), poison)
             self.poison += poison
-        elif poison == [] and has_commands:
+        elif poison == [] and may_wait:
             self.clears = False  # the batch brings it: once that is written it can be found
         else:
             self.void += markets

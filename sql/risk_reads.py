@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sql import query
 from sql.reads import Reader
 
-PAGE_TICKS = 5_000  # turned into columns at once: some 5 ms in which the market does nothing else
+PAGE_TICKS = 5_000  # turned into columns at once, in which time the market does nothing else
 
 Column = NDArray[np.int64]
 

@@ -21,6 +21,7 @@ from auction.commands import JournalEntry, decode_command, encode_command
 from auction.errors import Fenced, Unavailable
 from auction.market import MarketBook
 from auction.model import (
+    BID_FINAL,
     LEASE_BILLED,
     LEASE_ON_NODE,
     Account,
@@ -61,7 +62,7 @@ SQLSTATE_FENCED = "FA001"  # of require_fence
 SHARD_ID = 0  # there is one so far
 ADVISORY_LOCK = 0x0FA110  # with the shard's number: one live engine per shard
 
-BID_FINAL_SQL = "('cancelled', 'exhausted', 'expired', 'rejected')"  # as the index bids_live has it
+BID_FINAL_SQL = "(" + ", ".join(f"'{status}'" for status in sorted(BID_FINAL)) + ")"  # as bids_live has it
 
 FIND_CLIENT_BIDS = (  # LATERAL with LIMIT for the reason that find_answers.sql gives
     f"SELECT {select_columns(Bid, 'b.')} FROM unnest($1::text[], $2::text[]) AS p(account, named) "

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack, contextmanager
 
-from auction import bidding, clearing, core
+from auction import clearing, core
 from auction.commands import PlaceBid
 from auction.model import MarketStatus
 from tests.simulation.planted import exchanged
@@ -29,7 +29,7 @@ def failing_place():
     honest = core._HANDLERS[PlaceBid]
 
     def place(state, command):
-        placed = bidding.place(state, command)
+        placed = honest(state, command)
         assert command.labels.get("poison") != AT_ONCE, "planted"
         return placed
 
